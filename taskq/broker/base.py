@@ -1,0 +1,215 @@
+"""The contract of a broker: how messages are published, consumed and settled.
+
+`Broker` stands for one URL and hands out two kinds of hold on it: an `Outlet` publishes and never
+consumes, an `Intake` consumes and never publishes.  They are apart because RabbitMQ stops reading a
+connection that publishes while an alarm is on, its acks included.  Everything here runs on the
+loop it was opened with and is not thread-safe, unless it says so.  Errors of use (a wrong URL)
+raise at once; whatever depends on the other side is reported to a callback.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from taskq.errors import PublishError
+from taskq.loop import Loop
+from taskq.wire.message import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue as it should be declared.
+
+    *name* is the physical name.  A work queue has a dead-letter queue beside it, named by
+    `topology.dead`; *exchange* "" is AMQP's default exchange, which needs no binding.
+    *arguments* are added to, and win over, those of `topology`.
+    """
+
+    name: str
+    exchange: str = ""
+    exchange_type: str = "direct"
+    routing_key: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    max_priority: int | None = None
+    kind: Literal["work", "dead", "reply"] = "work"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a message goes; the queues in *declare* are made sure of before the first publish."""
+
+    exchange: str
+    routing_key: str
+    declare: tuple[Queue, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.exchange:
+            return f"queue {self.routing_key!r}"
+        return f"exchange {self.exchange!r} with routing key {self.routing_key!r}"
+
+
+class Delivery:
+    """One message in a worker's hands, not yet settled.
+
+    *tag* and *hold* mean something only to the intake that made it.  *exchange* and *routing_key*
+    are where the message was first sent, also after a delay.  *count* is how often the broker says
+    that it was delivered before (0 where it does not count).
+    """
+
+    __slots__ = ("count", "exchange", "hold", "message", "queue", "redelivered", "routing_key", "tag")
+
+    def __init__(  # noqa: D107
+        self,
+        tag: int,
+        hold: object,
+        queue: str,
+        message: Message,
+        exchange: str = "",
+        routing_key: str = "",
+        redelivered: bool = False,
+        count: int = 0,
+    ) -> None:
+        self.tag = tag
+        self.hold = hold
+        self.queue = queue
+        self.message = message
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.redelivered = redelivered
+        self.count = count
+
+    def __repr__(self) -> str:
+        return f"Delivery({self.tag} from {self.queue!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerOptions:
+    """What a broker is told besides its URLs; all times in seconds, none of them unbounded."""
+
+    urls: tuple[str, ...]
+    name: str = "taskq"
+    heartbeat: float = 30.0
+    connect_timeout: float = 5.0
+    declare_timeout: float = 10.0
+    publish_timeout: float = 10.0
+    blocked_timeout: float = 30.0
+    dead_letter_max_length: int = 1_000_000
+    result_expires: float = 86_400.0
+    ssl: Mapping[str, Any] = field(default_factory=dict)
+    #: Where relative SQLite paths start from.
+    root: str = "."
+
+
+#: Called exactly once: None when the broker has the message, else why it has not.
+Done = Callable[[PublishError | None], None]
+
+
+class Outlet(Protocol):
+    """A way to publish.  Each call of `publish` ends in exactly one call of its *done*."""
+
+    def publish(
+        self,
+        message: Message,
+        route: Route,
+        done: Done,
+        *,
+        due: float | None = None,
+        mandatory: bool = True,
+        timeout: float | None = None,
+        confirm: bool = True,
+    ) -> None:
+        """Send *message* to *route*; *done* hears None once the broker has it on disk.
+
+        Before the first publish the queues of the route are declared.  With *due* (seconds since
+        the epoch) the broker holds the message until then.  *done* hears PublishRefused when the
+        message is certainly not queued: unroutable (if *mandatory*), rejected, a missing exchange;
+        PublishUnconfirmed when *timeout* (None: the option's) passes without a word.  A lost
+        connection is mended within the timeout and the message sent again with its id.
+        *confirm* False means the caller's own process need not wait (a relay calls *done* at once;
+        brokers confirm all the same).
+        """
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Give what is unconfirmed up to *timeout* seconds, report the rest, release everything.
+
+        Idempotent.  May be called from a callback of the loop; turns the loop itself to wait.
+        """
+
+
+class Intake(Protocol):
+    """A worker's hold on some queues: consumes and settles, never publishes.
+
+    Created with the callbacks of its owner::
+
+        on_delivery(delivery)      a message, unsettled, never more than the window
+        on_ready()                 consuming from all queues (after each connection made)
+        on_lost(reason)            all unsettled deliveries are gone and will come again
+    """
+
+    def consume(self, queues: Sequence[Queue], window: int) -> None:
+        """Declare *queues* and begin: at most *window* unsettled deliveries of each.
+
+        Returns at once; a lost connection is mended for ever, with backoff.
+        """
+
+    def add(self, queue: Queue) -> None:
+        """Consume from one more queue."""
+
+    def cancel(self, queue: str) -> None:
+        """Stop consuming from *queue*; what is unsettled stays in hand and can be settled."""
+
+    def pause(self) -> None:
+        """Cancel all consumers; what is unsettled stays in hand and can be settled."""
+
+    def ack(self, delivery: Delivery) -> None:
+        """Say the work is done, for good.  Nothing happens if the hold is lost meanwhile."""
+
+    def reject(self, delivery: Delivery, *, requeue: bool) -> None:
+        """Give *delivery* back to its queue, or to its dead-letter queue.  As `ack` if lost."""
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Flush settlements, give everything unsettled back uncounted, release.  Idempotent.
+
+        Turns the loop itself while it waits, at most *timeout* seconds.
+        """
+
+
+class Replies(Protocol):
+    """A reply queue of this process, consumed on a connection of its own."""
+
+    def close(self) -> None:
+        """Stop consuming.  Idempotent."""
+
+
+class Broker(Protocol):
+    """What one broker URL (or fail-over list) names.  Cheap to make: connects only when used."""
+
+    #: Whether an outlet needs a turning loop; otherwise `publish` is done when it returns, and
+    #: may be called from any thread.
+    needs_loop: bool
+
+    @property
+    def url(self) -> str:
+        """The URL for people, with the password masked."""
+
+    def outlet(self, loop: Loop | None) -> Outlet:
+        """Open a way to publish; *loop* may be None where `needs_loop` is False."""
+
+    def intake(
+        self,
+        loop: Loop,
+        *,
+        on_delivery: Callable[[Delivery], None],
+        on_ready: Callable[[], None],
+        on_lost: Callable[[str], None],
+    ) -> Intake:
+        """Open a hold on queues for a worker."""
+
+    def replies(self, loop: Loop, queue: Queue, on_reply: Callable[[Message], None]) -> Replies:
+        """Consume the reply *queue* without acks; ConfigurationError where there is no such thing."""
+
+    def count(self, queue: str) -> int:
+        """How many messages are ready in *queue* (0 if it does not exist); blocks, any thread."""
+
+    def close(self) -> None:
+        """Release what the broker itself holds.  Idempotent."""

@@ -1,0 +1,175 @@
+"""The envelope that every broker carries: AMQP's basic properties and an unopened body.
+
+A message travels as the bytes of its properties, exactly as an AMQP content header frame has them
+after the body size, so that a worker's parent hands them on without decoding and SQLite stores
+them as they are.  What the headers mean for a task is `wire.task`'s business.
+"""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from taskq.wire import table
+
+#: Property flags and names in the order of the wire (AMQP 0-9-1, class basic; section 4.2.6.1).
+_FIELDS = (
+    (1 << 15, "content_type"),
+    (1 << 14, "content_encoding"),
+    (1 << 13, "headers"),
+    (1 << 12, "delivery_mode"),
+    (1 << 11, "priority"),
+    (1 << 10, "correlation_id"),
+    (1 << 9, "reply_to"),
+    (1 << 8, "expiration"),
+    (1 << 7, "message_id"),
+    (1 << 6, "timestamp"),
+    (1 << 5, "type"),
+    (1 << 4, "user_id"),
+    (1 << 3, "app_id"),
+    (1 << 2, "cluster_id"),
+)
+
+#: More than this of encoded headers is refused: a header table must fit one AMQP frame of 128 KiB,
+#: and a dead letter adds to it.
+MAX_HEADER_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Properties:
+    """AMQP's basic properties, decoded; None means absent.
+
+    *malformed* says why received bytes could not be decoded; the other fields are then empty.
+    *timestamp* stays the bare number it arrived as, since producers disagree about its unit.
+    """
+
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    content_type: str | None = None
+    content_encoding: str | None = None
+    delivery_mode: int | None = None
+    priority: int | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    expiration: str | None = None
+    message_id: str | None = None
+    timestamp: int | None = None
+    type: str | None = None
+    user_id: str | None = None
+    app_id: str | None = None
+    cluster_id: str | None = None
+    malformed: str | None = None
+
+
+class Message:
+    """Properties as bytes (*raw*) and a *body*; `properties` decodes them when first read."""
+
+    __slots__ = ("_properties", "body", "raw")
+
+    def __init__(self, raw: bytes, body: bytes, properties: Properties | None = None) -> None:
+        self.raw = raw
+        self.body = body
+        self._properties = properties
+
+    @classmethod
+    def of(cls, properties: Properties, body: bytes) -> "Message":
+        """A message made from decoded *properties*; ValueError if the headers are too large."""
+        return cls(encode_properties(properties), body, properties)
+
+    @property
+    def properties(self) -> Properties:
+        """The decoded properties; never raises, see `Properties.malformed`."""
+        if self._properties is None:
+            self._properties = decode_properties(self.raw)
+        return self._properties
+
+    @property
+    def headers(self) -> Mapping[str, Any]:
+        """The header table, empty if there is none or it cannot be decoded."""
+        return self.properties.headers
+
+    def copy(self, **changes: Any) -> "Message":
+        """This message with some properties (or the *body*) changed."""
+        body = changes.pop("body", self.body)
+        return Message.of(replace(self.properties, **changes), body)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Message):
+            return NotImplemented
+        return self.properties == other.properties and self.body == other.body
+
+    __hash__ = None  # type: ignore[assignment]  # equal by value, and the body may be megabytes
+
+    def __repr__(self) -> str:
+        return f"Message({self.properties!r}, {len(self.body)} bytes)"
+
+
+def encode_properties(properties: Properties) -> bytes:
+    """The bytes of *properties*: two of flags, then the present fields in order.
+
+    Raises ValueError for headers over MAX_HEADER_BYTES, a short string over 255 bytes, or a value
+    that an AMQP table cannot hold; the message names the header.
+    """
+    flags = 0
+    parts: list[bytes] = [b""]
+    for flag, name in _FIELDS:
+        value = getattr(properties, name)
+        if value is None or (name == "headers" and not value):
+            continue
+        flags |= flag
+        if name == "headers":
+            encoded = table.encode(value)
+            if len(encoded) > MAX_HEADER_BYTES:
+                raise ValueError(
+                    f"headers take {len(encoded)} bytes, {MAX_HEADER_BYTES} is the limit: "
+                    "put large values into the arguments"
+                )
+            parts.append(encoded)
+        elif name in ("delivery_mode", "priority"):
+            parts.append(struct.pack(">B", value))
+        elif name == "timestamp":
+            parts.append(struct.pack(">Q", value))
+        else:
+            parts.append(_short_string(name, value))
+    parts[0] = struct.pack(">H", flags)
+    return b"".join(parts)
+
+
+def decode_properties(raw: bytes) -> Properties:
+    """The properties in *raw*; never raises, whatever the bytes are (see `malformed`)."""
+    try:
+        return _decode_properties(raw)
+    except (struct.error, IndexError, ValueError) as error:
+        return Properties(malformed=f"properties cannot be decoded: {error}")
+
+
+def _decode_properties(raw: bytes) -> Properties:
+    (flags,) = struct.unpack_from(">H", raw)
+    if flags & 0b11:
+        raise ValueError("unknown property flags")
+    at = 2
+    found: dict[str, Any] = {}
+    for flag, name in _FIELDS:
+        if not flags & flag:
+            continue
+        if name == "headers":
+            found[name], at = table.decode(raw, at)
+        elif name in ("delivery_mode", "priority"):
+            found[name] = raw[at]
+            at += 1
+        elif name == "timestamp":
+            (found[name],) = struct.unpack_from(">Q", raw, at)
+            at += 8
+        else:
+            end = at + 1 + raw[at]
+            if end > len(raw):
+                raise ValueError(f"{name} is cut short")
+            found[name] = raw[at + 1 : end].decode("utf-8", "replace")
+            at = end
+    return Properties(**found)
+
+
+def _short_string(name: str, value: str) -> bytes:
+    encoded = value.encode()
+    if len(encoded) > 255:
+        raise ValueError(f"{name} takes {len(encoded)} bytes, AMQP allows 255")
+    return bytes((len(encoded),)) + encoded

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 wall = time.time
 monotonic = time.monotonic
+sleep = time.sleep
 
 
 def utc(moment: float | None = None) -> datetime:

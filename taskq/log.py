@@ -39,12 +39,14 @@ EVENTS: dict[str, tuple[int, str]] = {
         "task_queue_max_priority for a classic queue (no replication, no delivery count)",
     ),
     # worker
+    "app-broken": (_ERROR, "the app {app} cannot be used: {why}"),
     "worker-ready": (_INFO, "{node} ready"),
     "worker-stopping": (_INFO, "{node} stopping: {how}"),
     "worker-stopped": (_INFO, "{node} stopped"),
     "child-started": (_DEBUG, "child {pid} started"),
     "child-ready": (_DEBUG, "child {pid} ready"),
-    "child-died": (_ERROR, "child {pid} died: {how}"),
+    "child-died": (_ERROR, "child {child} died: {how}"),
+    "child-late": (_ERROR, "child {pid} was not ready within {seconds:g}s; ending it"),
     "child-retired": (_INFO, "child {pid} ended: {why}"),
     "nursery-died": (_ERROR, "the process that forks children died: {how}; starting another"),
     # tasks
@@ -74,6 +76,11 @@ def event(name: str, **fields: Any) -> None:
     if _signals is not None:
         line = json.dumps({"event": name, "pid": os.getpid(), **fields}, default=str)
         os.write(_signals, line.encode()[:4000] + b"\n")
+
+
+def inherited() -> list[int]:
+    """The descriptors that a process started by this one needs to go on reporting events."""
+    return [] if _signals is None else [_signals]
 
 
 def audible(name: str) -> bool:
@@ -114,6 +121,13 @@ class _JsonLines(logging.Formatter):
             entry["event"] = record.event
             entry |= {key: value for key, value in record.__dict__["fields"].items() if key not in entry}
         return json.dumps(entry, default=str)
+
+
+def reopen() -> None:
+    """In a forked child: write to the same log through a descriptor of its own."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.handlers.WatchedFileHandler):
+            handler.close()  # it opens the file again, to append, at its next line
 
 
 def configure(

@@ -132,6 +132,8 @@ class Loop:
                 handler(key.fd, read | (self.WRITE if mask & selectors.EVENT_WRITE else 0))
         self._run_timers()
         for _ in range(len(self._ready)):
+            if not self._ready:  # a callback turned the loop itself
+                break
             self._ready.popleft()()
         while self._endings:
             endings, self._endings = self._endings, []

@@ -5,13 +5,19 @@ a fork: a child process opens connections of its own.  A store never holds the v
 apart from its encoding; `wire.result` owns the mapping that Celery's readers know.
 """
 
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from weakref import WeakMethod
 
+from taskq import log, states
 from taskq.broker.base import Queue
-from taskq.wire.result import Result
+from taskq.errors import BackendUnavailable, MessageMalformed
+from taskq.url import masked
+from taskq.wire.result import Result, exception_to_wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,11 @@ OnReady = Callable[[Result], None]
 
 
 class Backend(Protocol):
-    """Where results are kept."""
+    """Where results are kept.
+
+    A store that every process can read may inherit `reply_queue`, `hold` and `release` from here:
+    as they stand they do nothing.
+    """
 
     def store(self, result: Result, *, reply_to: str | None = None) -> None:
         """Keep *result*, replacing what is there unless that is SUCCESS already.
@@ -61,12 +71,15 @@ class Backend(Protocol):
 
     def reply_queue(self) -> Queue | None:
         """The queue of this process that results must be addressed to; None for shared stores."""
+        return None
 
     def hold(self, task_id: str) -> None:
         """This process will ask for *task_id*: keep what arrives for it (used by rpc only)."""
+        return
 
     def release(self, task_id: str) -> None:
         """Nobody in this process asks for *task_id* any more."""
+        return
 
     def close(self) -> None:
         """Release connections and threads.  Idempotent."""
@@ -79,32 +92,97 @@ class Subscriptions:
         self._lock = threading.Lock()
         self._waiting: dict[str, list[OnReady]] = {}
 
-    def add(self, task_id: str, on_ready: OnReady) -> bool:
-        """Add one; True if it is the first of its task."""
-        with self._lock:
-            first = task_id not in self._waiting
-            self._waiting.setdefault(task_id, []).append(on_ready)
-            return first
+    def begin(self, task_id: str, on_ready: OnReady, fetch: Callable[[str], Result | None]) -> None:
+        """Add one, and settle it if `fetch(task_id)` is ready; what *fetch* raises undoes it.
 
-    def remove(self, task_id: str, on_ready: OnReady) -> bool:
-        """Take one away; True if its task has none left because of it."""
+        In this order a store misses nobody that tells what it keeps to all who were added by then.
+        """
+        self.add(task_id, on_ready)
+        try:
+            self.settle(fetch(task_id))
+        except BaseException:
+            self.remove(task_id, on_ready)
+            raise
+
+    def add(self, task_id: str, on_ready: OnReady) -> None:
+        """Add one."""
+        with self._lock:
+            self._waiting.setdefault(task_id, []).append(on_ready)
+
+    def remove(self, task_id: str, on_ready: OnReady) -> None:
+        """Take one away; nothing happens if it is not there."""
         with self._lock:
             waiting = self._waiting.get(task_id, [])
             if on_ready in waiting:
                 waiting.remove(on_ready)
                 if not waiting:
                     del self._waiting[task_id]
-                    return True
-            return False
+
+    def __contains__(self, task_id: str) -> bool:
+        return task_id in self._waiting
 
     def ids(self) -> list[str]:
         """The task ids that are waited for."""
         with self._lock:
             return list(self._waiting)
 
-    def settle(self, result: Result) -> None:
-        """Wake everyone who waits for this ready *result*, once."""
+    def settle(self, result: Result | None) -> None:
+        """Wake everyone who waits for *result*, once; nothing happens unless it is ready."""
+        if result is None or result.state not in states.READY_STATES:
+            return
         with self._lock:
             waiting = self._waiting.pop(result.task_id, [])
         for on_ready in waiting:
-            on_ready(result)
+            try:
+                on_ready(result)
+            except Exception as error:  # one caller's mistake must not cost others their result
+                log.event("hook-failed", hook="result", function=on_ready, exception=repr(error))
+
+
+@contextmanager
+def reporting(doing: str, task_id: str, store: str, *errors: type[Exception]) -> Iterator[None]:
+    """Turn the driver's *errors* into BackendUnavailable, which says for whom, where and why.
+
+    *doing* is a verb ("store", "fetch"); passwords in *store* and in the driver's words are masked.
+    """
+    try:
+        yield
+    except errors as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BackendUnavailable(
+            masked(
+                f"cannot {doing} the result of task {task_id} in {store}: {reason}; "
+                "see that the store runs and that result_backend names it"
+            )
+        ) from error
+
+
+def unreadable(task_id: str, error: MessageMalformed) -> Result:
+    """The failure that whoever waits for *task_id* is told: what was stored is no result."""
+    return Result(task_id, states.FAILURE, exception_to_wire(error))
+
+
+def at_fork(
+    *,
+    before: Callable[[], None] | None = None,
+    parent: Callable[[], None] | None = None,
+    child: Callable[[], None] | None = None,
+) -> None:
+    """Call these methods before each fork, and after it in *parent* and *child*.
+
+    As `os.register_at_fork`, but takes bound methods and lets their object go.
+    """
+    os.register_at_fork(
+        before=_loose(before), after_in_parent=_loose(parent), after_in_child=_loose(child)
+    )
+
+
+def _loose(method: Callable[[], None] | None) -> Callable[[], None]:
+    reference = WeakMethod(method) if method else lambda: None
+
+    def call() -> None:
+        alive = reference()
+        if alive is not None:
+            alive()
+
+    return call

@@ -5,7 +5,6 @@ after the body size, so that a worker's parent hands them on without decoding an
 them as they are.  What the headers mean for a task is `wire.task`'s business.
 """
 
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,6 +28,9 @@ _FIELDS = (
     (1 << 3, "app_id"),
     (1 << 2, "cluster_id"),
 )
+
+#: How many bytes the integers among them take; the rest, but for the headers, are short strings.
+_INTEGERS = {"delivery_mode": 1, "priority": 1, "timestamp": 8}
 
 #: More than this of encoded headers is refused: a header table must fit one AMQP frame of 128 KiB,
 #: and a dead letter adds to it.
@@ -124,13 +126,11 @@ def encode_properties(properties: Properties) -> bytes:
                     "put large values into the arguments"
                 )
             parts.append(encoded)
-        elif name in ("delivery_mode", "priority"):
-            parts.append(struct.pack(">B", value))
-        elif name == "timestamp":
-            parts.append(struct.pack(">Q", value))
+        elif name in _INTEGERS:
+            parts.append(_integer(name, value))
         else:
             parts.append(_short_string(name, value))
-    parts[0] = struct.pack(">H", flags)
+    parts[0] = flags.to_bytes(2)
     return b"".join(parts)
 
 
@@ -138,12 +138,17 @@ def decode_properties(raw: bytes) -> Properties:
     """The properties in *raw*; never raises, whatever the bytes are (see `malformed`)."""
     try:
         return _decode_properties(raw)
-    except (struct.error, IndexError, ValueError) as error:
-        return Properties(malformed=f"properties cannot be decoded: {error}")
+    except UnicodeDecodeError:
+        reason = "a property is not UTF-8"
+    except IndexError:
+        reason = "they are cut short"
+    except ValueError as error:
+        reason = str(error)
+    return Properties(malformed=f"properties cannot be decoded: {reason}")
 
 
 def _decode_properties(raw: bytes) -> Properties:
-    (flags,) = struct.unpack_from(">H", raw)
+    flags = raw[0] << 8 | raw[1]
     if flags & 0b11:
         raise ValueError("unknown property flags")
     at = 2
@@ -153,19 +158,24 @@ def _decode_properties(raw: bytes) -> Properties:
             continue
         if name == "headers":
             found[name], at = table.decode(raw, at)
-        elif name in ("delivery_mode", "priority"):
-            found[name] = raw[at]
-            at += 1
-        elif name == "timestamp":
-            (found[name],) = struct.unpack_from(">Q", raw, at)
-            at += 8
+            continue
+        start = at
+        if name in _INTEGERS:
+            at += _INTEGERS[name]
+            found[name] = int.from_bytes(raw[start:at])
         else:
-            end = at + 1 + raw[at]
-            if end > len(raw):
-                raise ValueError(f"{name} is cut short")
-            found[name] = raw[at + 1 : end].decode("utf-8", "replace")
-            at = end
+            at += 1 + raw[at]
+            found[name] = raw[start + 1 : at].decode()
+    if at != len(raw):
+        raise ValueError("their length is wrong")
     return Properties(**found)
+
+
+def _integer(name: str, value: int) -> bytes:
+    try:
+        return value.to_bytes(_INTEGERS[name])
+    except OverflowError:
+        raise ValueError(f"{name} {value} does not fit {_INTEGERS[name]} unsigned bytes") from None
 
 
 def _short_string(name: str, value: str) -> bytes:

@@ -1,0 +1,59 @@
+"""`taskq worker`: options in, exit code out; the work itself is `taskq.worker`'s."""
+
+import os
+import sys
+from typing import Literal
+
+import click
+
+from taskq import log
+from taskq.worker.options import WorkerOptions
+from taskq.worker.supervisor import Supervisor
+
+_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+@click.command()
+@click.option("-A", "--app", help="The app: package.module or package.module:attribute.")
+@click.option(
+    "-Q", "--queues", default="", help="Queues to consume from, with commas between.",
+)
+@click.option("-c", "--concurrency", type=click.IntRange(1), help="How many children run tasks.")
+@click.option("-n", "--name", default="taskq@%h", show_default=True, help="The worker's name.")
+@click.option("-l", "--loglevel", type=click.Choice(_LEVELS, case_sensitive=False), default="info")
+@click.option("--logfile", type=click.Path(dir_okay=False), help="Log there, not to the terminal.")
+@click.option("--log-style", type=click.Choice(["plain", "json"]), default="plain")
+@click.option("--pool", type=click.Choice(["prefork", "solo"]), default="prefork")
+@click.option("--prefetch", type=click.IntRange(1, 65535), help="Messages held of each queue.")
+@click.option("--max-tasks-per-child", type=click.IntRange(1))
+@click.option("--max-memory-per-child", type=click.IntRange(1), help="KiB of resident memory.")
+def worker(
+    app: str | None,
+    queues: str,
+    concurrency: int | None,
+    name: str,
+    loglevel: str,
+    logfile: str | None,
+    log_style: Literal["plain", "json"],
+    pool: Literal["prefork", "solo"],
+    prefetch: int | None,
+    max_tasks_per_child: int | None,
+    max_memory_per_child: int | None,
+) -> None:
+    """Run tasks until TERM or INT; a second signal stops at once."""
+    options = WorkerOptions(
+        app=app,
+        folder=os.getcwd(),
+        queues=tuple(part for part in queues.split(",") if part),
+        concurrency=concurrency,
+        name=name,
+        pool=pool,
+        prefetch=prefetch,
+        max_tasks_per_child=max_tasks_per_child,
+        max_memory_per_child=max_memory_per_child,
+        loglevel=loglevel,
+        logfile=logfile and os.path.abspath(logfile),
+        log_style=log_style,
+    )
+    log.configure(options.loglevel, options.logfile, options.log_style)
+    sys.exit(Supervisor(options).run())

@@ -1,0 +1,100 @@
+"""Which task is running here: what `self.request` shows, and whose child a sent task is.
+
+A context variable holds it, so that threads and coroutines each see their own.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from taskq import clock
+from taskq.wire.task import TaskHeaders
+
+
+@dataclass(slots=True)
+class Request:
+    """One run of a task; moments are ISO 8601 text, as Celery has them.
+
+    *called_directly* is a plain call of the function, outside any run.
+    """
+
+    task: str | None = None
+    id: str | None = None
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    retries: int = 0
+    root_id: str | None = None
+    parent_id: str | None = None
+    group: str | None = None
+    group_index: int | None = None
+    shadow: str | None = None
+    #: The sender's own headers, None if there are none.
+    headers: Mapping[str, Any] | None = None
+    #: exchange, routing_key, priority, redelivered.
+    delivery_info: Mapping[str, Any] = field(default_factory=dict)
+    hostname: str | None = None
+    origin: str | None = None
+    eta: str | None = None
+    expires: str | None = None
+    #: Hard and soft limit in seconds.
+    timelimit: tuple[float | None, float | None] = (None, None)
+    reply_to: str | None = None
+    correlation_id: str | None = None
+    ignore_result: bool | None = None
+    serializer: str | None = None
+    is_eager: bool = False
+    called_directly: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        headers: TaskHeaders,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        **fields: Any,
+    ) -> "Request":
+        """The run that a message with *headers* asks for; *fields* are what headers do not say."""
+        return cls(
+            task=headers.task,
+            id=headers.id,
+            args=args,
+            kwargs=kwargs,
+            retries=headers.retries,
+            root_id=headers.root_id,
+            parent_id=headers.parent_id,
+            group=headers.group,
+            group_index=headers.group_index,
+            shadow=headers.shadow,
+            headers=headers.extra or None,
+            origin=headers.origin,
+            eta=_iso(headers.eta),
+            expires=_iso(headers.expires),
+            timelimit=(headers.time_limit, headers.soft_time_limit),
+            ignore_result=headers.ignore_result,
+            called_directly=False,
+            **fields,
+        )
+
+
+def _iso(moment: float | None) -> str | None:
+    return None if moment is None else clock.utc(moment).isoformat()
+
+
+_current: ContextVar[Request | None] = ContextVar("taskq_request", default=None)
+
+
+def current_request() -> Request | None:
+    """The run that this code is part of, None outside of tasks."""
+    return _current.get()
+
+
+@contextmanager
+def running(request: Request) -> Iterator[Request]:
+    """Make *request* the current one for the length of the block."""
+    token = _current.set(request)
+    try:
+        yield request
+    finally:
+        _current.reset(token)

@@ -1,0 +1,106 @@
+"""How one call is to be sent, merged once from what call, route, task and settings say."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Any, TypedDict, Unpack
+
+from taskq.settings import closest
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class CallOptions(TypedDict, total=False):
+    """What `apply_async` and `send_task` take, with Celery's names; None leaves it to others.
+
+    *countdown* is seconds from now, *eta* a moment; *expires* is either.  *headers* are the
+    sender's own and travel with the task.  *confirm* matters inside a task only: wait until the
+    broker has the message, not just the worker.
+    """
+
+    queue: str | None
+    exchange: str | None
+    routing_key: str | None
+    priority: int | None
+    expires: float | timedelta | datetime | None
+    countdown: float | None
+    eta: datetime | None
+    task_id: str | None
+    headers: Mapping[str, Any] | None
+    serializer: str | None
+    compression: str | None
+    ignore_result: bool | None
+    time_limit: float | None
+    soft_time_limit: float | None
+    shadow: str | None
+    confirm: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """One call's options, merged; None means that nobody said anything."""
+
+    queue: str | None = None
+    exchange: str | None = None
+    routing_key: str | None = None
+    priority: int | None = None
+    expires: float | timedelta | datetime | None = None
+    countdown: float | None = None
+    eta: datetime | None = None
+    task_id: str | None = None
+    headers: Mapping[str, Any] | None = None
+    serializer: str | None = None
+    compression: str | None = None
+    ignore_result: bool | None = None
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    shadow: str | None = None
+    confirm: bool | None = None
+    # -- set by taskq itself when it sends a task again --------------------------------------
+    retries: int | None = None
+    root_id: str | None = None
+    parent_id: str | None = None
+    group: str | None = None
+    group_index: int | None = None
+    reply_to: str | None = None
+
+    @classmethod
+    def merged(cls, *layers: Mapping[str, Any]) -> "Options":
+        """The options of *layers*, strongest last; None gives way to anything.
+
+        TypeError for an option that there is not, with the one that was probably meant.
+        """
+        found: dict[str, Any] = {}
+        for layer in layers:
+            for name, value in layer.items():
+                if value is not None:
+                    found[name] = value
+        if not _NAMES.issuperset(found):
+            unknown = next(name for name in found if name not in _NAMES)
+            near = closest(unknown, _NAMES)
+            raise TypeError(
+                f"there is no option {unknown!r}" + (f"; did you mean {near!r}?" if near else "")
+            )
+        return cls(**found)
+
+
+_NAMES = frozenset(each.name for each in fields(Options))
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A call that is not made yet: a task's name with arguments and options."""
+
+    task: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = _NOTHING
+    options: Mapping[str, Any] = _NOTHING
+    #: The result of a task before it is not put in front of its arguments.
+    immutable: bool = False
+    #: The task itself, where its code is known.
+    type: Any = field(default=None, compare=False, repr=False)
+
+    def set(self, **options: Unpack[CallOptions]) -> "Signature":
+        """This call with further *options*."""
+        return replace(self, options={**self.options, **options})

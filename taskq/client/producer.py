@@ -1,0 +1,309 @@
+"""Publishing from any thread of a process: hand a message over, wait until the broker has it.
+
+A broker that needs a turning loop gets one thread here, with one connection, which every thread of
+the process shares; the loop turns while nobody publishes, so the connection keeps its heartbeats.
+Other brokers are called where the caller stands.  A forked child forgets what its parent had open,
+without touching it, and opens its own.
+
+::
+
+    caller threads ── inbox ──▶ I/O thread: loop + outlet ──▶ broker
+          ▲                            │
+          └──────── answers ◀──────────┘  one for each message: confirmed, refused, unknown
+"""
+
+import asyncio
+import atexit
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from taskq import clock
+from taskq.broker.base import Broker, Done, Outlet, Route
+from taskq.errors import PublishError, PublishRefused, PublishUnconfirmed
+from taskq.loop import Loop
+from taskq.settings import PublishRetry
+from taskq.wire.message import Message
+
+#: An outlet answers within the timeout it is given; only a dead I/O thread needs this much more.
+_GRACE = 2.0
+
+#: `publish_many` has this many messages on their way at most, so that the last of a long list does
+#: not wait for its confirm longer than it may.
+_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A message with its destination; with *due* (seconds since the epoch) it is delayed."""
+
+    message: Message
+    route: Route
+    due: float | None = None
+    #: False where the outlet may say that it has the message before the broker has it.
+    confirm: bool = True
+
+    def send(self, outlet: Outlet, done: Done, timeout: float) -> None:
+        """Give this parcel to *outlet*."""
+        outlet.publish(
+            self.message,
+            self.route,
+            done,
+            due=self.due,
+            timeout=timeout,
+            confirm=self.confirm,
+        )
+
+
+class Producer:
+    """One process's way to publish to *broker*; every method may be called from any thread."""
+
+    def __init__(self, broker: Broker, *, timeout: float, retry: PublishRetry) -> None:
+        self._broker = broker
+        self._timeout = timeout
+        self._retry = retry
+        self._lock = threading.Lock()
+        self._outlet: Outlet | None = None
+        _producers.add(self)
+
+    @property
+    def outlet(self) -> Outlet:
+        """The way to publish that this producer uses, opened if it is not; any thread may use it."""
+        outlet = self._outlet
+        if outlet is None or (isinstance(outlet, _Line) and not outlet.alive):
+            outlet = self._open()
+        return outlet
+
+    def use(self, outlet: Outlet) -> None:
+        """Publish through *outlet* from now on, and open nothing."""
+        self._outlet = outlet
+
+    def publish(
+        self,
+        message: Message,
+        route: Route,
+        *,
+        due: float | None = None,
+        timeout: float | None = None,
+        confirm: bool = True,
+    ) -> None:
+        """Send *message* to *route*, and return when the broker has it.
+
+        PublishRefused when it certainly is not queued, PublishUnconfirmed when nobody knows after
+        *timeout* seconds (None: publish_timeout).  Refusals are tried again, as
+        task_publish_retry_policy has it, as long as the timeout allows.
+        """
+        (error,) = self.publish_many([Parcel(message, route, due, confirm)], timeout)
+        if error is not None:
+            raise error
+
+    def publish_many(
+        self, parcels: Sequence[Parcel], timeout: float | None = None
+    ) -> list[PublishError | None]:
+        """Send all *parcels*, waiting for the confirms together; one answer for each, in order."""
+        answers: list[PublishError | None] = []
+        for start in range(0, len(parcels), _AT_ONCE):
+            answers += self._publish_some(parcels[start : start + _AT_ONCE], timeout)
+        return answers
+
+    async def apublish(self, parcel: Parcel, timeout: float | None = None) -> None:
+        """As `publish`, without holding up the event loop."""
+        deadline = clock.monotonic() + (self._timeout if timeout is None else timeout)
+        error = await self._ask(parcel, deadline)
+        for pause in self._retry.pauses():
+            if not isinstance(error, PublishRefused) or clock.monotonic() + pause >= deadline:
+                break
+            await asyncio.sleep(pause)
+            error = await self._ask(parcel, deadline)
+        if error is not None:
+            raise self._named(error, parcel)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Give what is unconfirmed up to *timeout* seconds, then release everything.  Idempotent.
+
+        Publishing again opens it again.
+        """
+        atexit.unregister(self.close)
+        with self._lock:
+            outlet, self._outlet = self._outlet, None
+        if outlet is not None:
+            outlet.close(timeout)
+
+    def _open(self) -> Outlet:
+        with self._lock:
+            if self._outlet is None or (isinstance(self._outlet, _Line) and not self._outlet.alive):
+                if self._broker.needs_loop:
+                    self._outlet = _Line(self._broker)
+                else:
+                    self._outlet = self._broker.outlet(None)
+                atexit.unregister(self.close)
+                atexit.register(self.close)
+            return self._outlet
+
+    def _publish_some(
+        self, parcels: Sequence[Parcel], timeout: float | None
+    ) -> list[PublishError | None]:
+        deadline = clock.monotonic() + (self._timeout if timeout is None else timeout)
+        answers = self._round(parcels, deadline)
+        for pause in self._retry.pauses():
+            again = [at for at, answer in enumerate(answers) if isinstance(answer, PublishRefused)]
+            if not again or clock.monotonic() + pause >= deadline:
+                break
+            clock.sleep(pause)
+            for at, answer in zip(
+                again, self._round([parcels[at] for at in again], deadline), strict=True
+            ):
+                answers[at] = answer
+        return [
+            None if answer is None else self._named(answer, parcel)
+            for answer, parcel in zip(answers, parcels, strict=True)
+        ]
+
+    def _round(self, parcels: Sequence[Parcel], deadline: float) -> list[PublishError | None]:
+        outlet = self.outlet
+        left = max(0.0, deadline - clock.monotonic())
+        answers = _Answers(len(parcels))
+        for at, parcel in enumerate(parcels):
+            parcel.send(outlet, partial(answers.put, at), left)
+        return answers.wait(left + _GRACE)
+
+    async def _ask(self, parcel: Parcel, deadline: float) -> PublishError | None:
+        outlet = self.outlet
+        left = max(0.0, deadline - clock.monotonic())
+        if not isinstance(outlet, _Line):  # it publishes where it is called
+            (error,) = await asyncio.to_thread(self._round, [parcel], deadline)
+            return error
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[PublishError | None] = loop.create_future()
+
+        def done(error: PublishError | None) -> None:
+            try:
+                loop.call_soon_threadsafe(settle, error)
+            except RuntimeError:
+                pass  # the caller's event loop is closed: nobody waits any more
+
+        def settle(error: PublishError | None) -> None:
+            if not answer.done():
+                answer.set_result(error)
+
+        parcel.send(outlet, done, left)
+        try:
+            return await asyncio.wait_for(answer, left + _GRACE)
+        except TimeoutError:
+            return _no_answer()
+
+    def _named(self, error: PublishError, parcel: Parcel) -> PublishError:
+        """*error* again, with the task, its id, the destination and the broker in its words."""
+        headers = parcel.message.headers
+        what = f"{headers.get('task')}[{headers.get('id')}]"
+        where = f"{parcel.route} on {self._broker.url}"
+        if isinstance(error, PublishUnconfirmed):
+            text = (
+                f"{what} may or may not be in {where}: {error}; "
+                "sending it again with the same task_id is safe"
+            )
+        else:
+            text = f"{what} was not queued in {where}: {error}"
+        named = type(error)(text)
+        named.__cause__ = error
+        return named
+
+    def _forget(self) -> None:
+        """In a forked child: what is open belongs to the parent."""
+        self._lock = threading.Lock()
+        if self._outlet is not None:
+            _inherited.append(self._outlet)
+            self._outlet = None
+
+
+class _Line:
+    """A loop with an outlet in a thread of its own; an `Outlet` that any thread may use.
+
+    Everything but *_inbox* and *_called* is used by the thread alone once it runs.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self._loop = Loop()
+        self._outlet = broker.outlet(self._loop)
+        self._inbox: deque[Callable[[], None]] = deque()
+        #: Whether the loop was asked to empty the inbox and has not begun to.
+        self._called = False
+        self._thread = threading.Thread(target=self._run, name="taskq-producer", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def publish(self, message: Message, route: Route, done: Done, **options: Any) -> None:
+        self._inbox.append(partial(self._outlet.publish, message, route, done, **options))
+        if not self._called:
+            self._called = True
+            self._loop.add_callback(self._empty)
+
+    def close(self, timeout: float = 5.0) -> None:
+        self._loop.add_callback(partial(self._end, timeout))
+        self._thread.join(timeout + _GRACE)
+
+    def _run(self) -> None:
+        try:
+            self._loop.start()
+        finally:
+            self._loop.close()
+
+    def _empty(self) -> None:
+        self._called = False  # before taking: what is added from now on calls again
+        while self._inbox:
+            self._inbox.popleft()()
+
+    def _end(self, timeout: float) -> None:
+        self._empty()
+        self._outlet.close(timeout)
+        self._loop.stop()
+
+
+class _Answers:
+    """What became of some messages that were sent together; put in by one thread."""
+
+    def __init__(self, count: int) -> None:
+        self._answers: list[PublishError | None] = [_no_answer() for _ in range(count)]
+        self._missing = count
+        self._all = threading.Lock()
+        self._all.acquire()
+
+    def put(self, at: int, answer: PublishError | None) -> None:
+        self._answers[at] = answer
+        self._missing -= 1
+        if not self._missing:
+            self._all.release()
+
+    def wait(self, timeout: float) -> list[PublishError | None]:
+        """The answers once all are there, or after *timeout* seconds."""
+        if self._missing:
+            self._all.acquire(timeout=timeout)
+        return list(self._answers)
+
+
+def _no_answer() -> PublishError:
+    return PublishUnconfirmed("the publishing thread gave no answer")
+
+
+#: Every producer of this process, so that a fork reaches them.
+_producers: weakref.WeakSet[Producer] = weakref.WeakSet()
+
+#: What the parent of this forked process had open.  Kept, because an object that is thrown away
+#: may say goodbye on a connection that the parent still uses.
+_inherited: list[Outlet] = []
+
+
+def _forget_all() -> None:
+    for producer in list(_producers):
+        producer._forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)

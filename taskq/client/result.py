@@ -1,0 +1,236 @@
+"""What became of a task: the caller's hold on a result that may not be there yet.
+
+Where results are kept is the backend's business, what they look like there is `wire.result`'s.
+"""
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Generic, TypeVar, cast
+
+from taskq import clock, states
+from taskq.client.base import App
+from taskq.client.context import current_request
+from taskq.errors import TimeoutError
+from taskq.wire.result import Result, exception_from_wire
+
+R = TypeVar("R")
+
+
+class AsyncResult(Generic[R]):
+    """The result of task *id*; reading it asks the backend until it is final, then no more."""
+
+    def __init__(self, id: str, app: App, *, task: str | None = None) -> None:
+        self.id = id
+        self.task = task
+        self._app = app
+        self._final: Result | None = None
+
+    # -- waiting -------------------------------------------------------------------------------
+
+    def get(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        interval: float | None = None,
+        *,
+        disable_sync_subtasks: bool = True,
+    ) -> R:
+        """Wait for the task and return what it returned.
+
+        A failure is raised as the exception it was, with the worker's traceback in its notes; with
+        *propagate* off it is returned.  Raises taskq's TimeoutError after *timeout* seconds; None
+        waits until the result is there.  A backend tells when that is; *interval* makes this call
+        ask by itself, too, every so many seconds.  Inside a task RuntimeError is raised, because
+        tasks that wait for tasks can block all workers; *disable_sync_subtasks* off allows it.
+        """
+        self._refuse_in_task(disable_sync_subtasks)
+        return self._open(self._final or self._wait(timeout, interval), propagate)
+
+    async def aget(self, timeout: float | None = None, propagate: bool = True) -> R:
+        """As `get`, without holding up the event loop."""
+        if self._final is None:
+            loop = asyncio.get_running_loop()
+            arrived: asyncio.Future[Result] = loop.create_future()
+
+            def settle(result: Result) -> None:
+                if not arrived.done():
+                    arrived.set_result(result)
+
+            def on_ready(result: Result) -> None:
+                try:
+                    loop.call_soon_threadsafe(settle, result)
+                except RuntimeError:
+                    pass  # the event loop is closed: nobody waits any more
+
+            end = await asyncio.to_thread(self._app.backend.subscribe, self.id, on_ready)
+            try:
+                self._final = await asyncio.wait_for(arrived, timeout)
+            except asyncio.TimeoutError:
+                raise self._too_late(timeout) from None
+            finally:
+                end()
+        return self._open(self._final, propagate)
+
+    def wait(self, timeout: float | None = None, propagate: bool = True) -> R:
+        """Another word for `get`."""
+        return self.get(timeout, propagate)
+
+    # -- looking -------------------------------------------------------------------------------
+
+    def ready(self) -> bool:
+        """Whether the task has ended."""
+        return self.state in states.READY_STATES
+
+    def successful(self) -> bool:
+        """Whether the task has ended well."""
+        return self.state == states.SUCCESS
+
+    def failed(self) -> bool:
+        """Whether the task has failed."""
+        return self.state == states.FAILURE
+
+    @property
+    def state(self) -> str:
+        """One of `taskq.states`, or a state the task gave itself; PENDING if nothing is known."""
+        known = self._look()
+        return known.state if known else states.PENDING
+
+    @property
+    def result(self) -> Any:
+        """What the task returned, the exception it raised, or the meta of a state it gave itself."""
+        known = self._look()
+        if known is not None and known.state in states.EXCEPTION_STATES:
+            return exception_from_wire(known.value)
+        return known.value if known else None
+
+    @property
+    def traceback(self) -> str | None:
+        """The worker's traceback of a failed task."""
+        known = self._look()
+        return known.traceback if known else None
+
+    @property
+    def date_done(self) -> datetime | None:
+        """When the task ended."""
+        known = self._look()
+        return datetime.fromisoformat(known.date_done) if known and known.date_done else None
+
+    def exists(self) -> bool:
+        """Whether the backend knows anything of the task."""
+        return self._look() is not None
+
+    def forget(self) -> None:
+        """Remove the result from the backend."""
+        self._final = None
+        self._app.backend.forget(self.id)
+
+    status = state
+    info = result
+
+    def __eq__(self, other: object) -> bool:
+        return self.id == other.id if isinstance(other, AsyncResult) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._named()}>"
+
+    # -- how -----------------------------------------------------------------------------------
+
+    def _look(self) -> Result | None:
+        if self._final is not None:
+            return self._final
+        known = self._app.backend.fetch(self.id)
+        if known is not None and known.state in states.READY_STATES:
+            self._final = known
+        return known
+
+    def _wait(self, timeout: float | None, interval: float | None) -> Result:
+        deadline = None if timeout is None else clock.monotonic() + timeout
+        arrived = threading.Event()
+        found: list[Result] = []
+
+        def on_ready(result: Result) -> None:
+            found.append(result)
+            arrived.set()
+
+        end = self._app.backend.subscribe(self.id, on_ready)
+        try:
+            while True:
+                left = None if deadline is None else max(0.0, deadline - clock.monotonic())
+                pause = left if interval is None else min(interval, interval if left is None else left)
+                if arrived.wait(pause):
+                    self._final = found[0]
+                    return self._final
+                if interval is not None and self._look() and self._final:
+                    return self._final
+                if left is not None and left <= (pause or 0.0):
+                    raise self._too_late(timeout)
+        finally:
+            end()
+
+    def _open(self, result: Result, propagate: bool) -> R:
+        if result.state not in states.PROPAGATE_STATES:
+            return cast(R, result.value)
+        error = exception_from_wire(result.value)
+        if result.traceback:
+            error.add_note(f"The task's own traceback, from the worker:\n{result.traceback}")
+        if propagate:
+            raise error
+        return cast(R, error)
+
+    def _refuse_in_task(self, refuse: bool) -> None:
+        request = current_request()
+        if refuse and request is not None and not request.is_eager:
+            raise RuntimeError(
+                f"task {request.task}[{request.id}] waits for the result of {self._named()}: tasks "
+                "that wait for tasks can block every worker; pass disable_sync_subtasks=False if "
+                "this cannot happen here"
+            )
+
+    def _too_late(self, timeout: float | None) -> TimeoutError:
+        return TimeoutError(
+            f"no result of {self._named()} within {timeout:g} s; it may still come: "
+            "does a worker take from the task's queue?"
+        )
+
+    def _named(self) -> str:
+        return f"{self.task or 'task'}[{self.id}]"
+
+
+class EagerResult(AsyncResult[R]):
+    """The result of a task that ran in place, in `apply()` or with task_always_eager.
+
+    *outcome* is the value or the exception itself.
+    """
+
+    def __init__(self, id: str, app: App, *, task: str, final: Result, outcome: Any) -> None:
+        super().__init__(id, app, task=task)
+        self._final = final
+        self._outcome = outcome
+
+    @property
+    def result(self) -> Any:
+        """What the task returned, or the exception it raised."""
+        return self._outcome
+
+    info = result
+
+    def forget(self) -> None:
+        """Nothing is kept anywhere."""
+
+    def _open(self, result: Result, propagate: bool) -> R:
+        if propagate and result.state in states.PROPAGATE_STATES:
+            raise self._outcome
+        return cast(R, self._outcome)
+
+
+def hold(result: AsyncResult[Any], app: App) -> None:
+    """Have the backend keep what arrives for *result* for as long as anybody holds it."""
+    app.backend.hold(result.id)
+    release: Callable[[str], None] = app.backend.release
+    weakref.finalize(result, release, result.id).atexit = False

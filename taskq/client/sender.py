@@ -1,0 +1,284 @@
+"""What becomes of a call: its options merged, its place found, its message made and published.
+
+::
+
+    name, args, kwargs, options
+      ── task.check ─▶ before_publish ─▶ Options ─▶ Route ─▶ Message ─▶ producer ─▶ after_publish
+"""
+
+import math
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from taskq import clock, hooks
+from taskq.broker.base import Route
+from taskq.client.base import App
+from taskq.client.context import Request, current_request
+from taskq.client.options import Options, Signature
+from taskq.client.producer import Parcel, Producer
+from taskq.client.result import AsyncResult, hold
+from taskq.client.router import RouterTable
+from taskq.client.task import Again, Task
+from taskq.errors import EncodeError
+from taskq.settings import Settings
+from taskq.wire import task as wire
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call that is ready to be published."""
+
+    name: str
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    headers: Mapping[str, Any]
+    result: AsyncResult[Any]
+    parcel: Parcel
+
+
+class Sender:
+    """Sends the calls of one *app*; *router* and *producer* are asked for at each use."""
+
+    def __init__(
+        self, app: App, router: Callable[[], RouterTable], producer: Callable[[], Producer]
+    ) -> None:
+        self._app = app
+        self._router = router
+        self._producer = producer
+
+    def send(
+        self,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: Mapping[str, Any],
+        task: Task[Any, Any] | None = None,
+    ) -> AsyncResult[Any]:
+        """Send one call, and return when the broker has it."""
+        call = self._prepare(name, args, kwargs, options, task)
+        self._publish(call)
+        return call.result
+
+    async def asend(
+        self,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: Mapping[str, Any],
+        task: Task[Any, Any] | None = None,
+    ) -> AsyncResult[Any]:
+        """As `send`, without holding up the event loop."""
+        call = self._prepare(name, args, kwargs, options, task)
+        await self._producer().apublish(call.parcel)
+        self._say_sent(call)
+        return call.result
+
+    def send_many(self, signatures: Iterable[Signature]) -> list[AsyncResult[Any]]:
+        """Send all of them, their confirms awaited together.
+
+        Nothing is sent if one of them cannot be encoded.  An ExceptionGroup of PublishErrors, each
+        naming its task and id, says which were not confirmed; the others are queued.
+        """
+        calls = [
+            self._prepare(each.task, each.args, each.kwargs, each.options, each.type)
+            for each in signatures
+        ]
+        answers = self._producer().publish_many([call.parcel for call in calls])
+        for call, error in zip(calls, answers, strict=True):
+            if error is None:
+                self._say_sent(call)
+        if errors := [error for error in answers if error is not None]:
+            raise ExceptionGroup(f"{len(errors)} of {len(calls)} calls were not confirmed", errors)
+        return [call.result for call in calls]
+
+    def send_again(self, task: Task[Any, Any], request: Request, again: Again) -> None:
+        """Send the next try of *request*: same id, back to where it came from, as *again* says."""
+        info, expires = request.delivery_info, request.expires
+        kept = {
+            "task_id": request.id,
+            "retries": request.retries + 1,
+            "root_id": request.root_id,
+            "parent_id": request.parent_id,
+            "group": request.group,
+            "group_index": request.group_index,
+            "shadow": request.shadow,
+            "headers": request.headers,
+            "expires": None if expires is None else datetime.fromisoformat(expires),
+            "time_limit": request.timelimit[0],
+            "soft_time_limit": request.timelimit[1],
+            "ignore_result": request.ignore_result,
+            "priority": info.get("priority"),
+            "reply_to": request.reply_to,
+            "serializer": request.serializer,
+            "eta" if isinstance(again.when, datetime) else "countdown": again.when,
+        }
+        route = None
+        if not again.options.keys() & {"queue", "exchange", "routing_key"}:
+            # The broker's own names: the router would take them for logical ones.
+            route = Route(info.get("exchange") or "", info.get("routing_key") or "")
+        args = request.args if again.new_args is None else again.new_args
+        kwargs = request.kwargs if again.new_kwargs is None else again.new_kwargs
+        options = Options.merged(task.call_options, kept, again.options)
+        self._publish(self._call(task.name, args, kwargs, options, task, route))
+
+    # -- from call to message ------------------------------------------------------------------
+
+    def _prepare(
+        self,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        given: Mapping[str, Any],
+        task: Task[Any, Any] | None,
+    ) -> _Call:
+        """A call as its caller means it: routed, part of the running task, its result awaited."""
+        said = self._router().said(name, args, kwargs, given, task)
+        options = Options.merged(task.call_options if task is not None else {}, said, given)
+        lineage: dict[str, Any] = {"task_id": options.task_id or new_id()}
+        parent = current_request()
+        if parent is not None:
+            lineage["root_id"] = options.root_id or parent.root_id or parent.id
+            lineage["parent_id"] = options.parent_id or parent.id
+        if options.ignore_result is None and (task is not None or self._conf.task_ignore_result):
+            lineage["ignore_result"] = self._conf.task_ignore_result
+        return self._call(name, args, kwargs, replace(options, **lineage), task)
+
+    def _call(
+        self,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: Options,
+        task: Task[Any, Any] | None,
+        route: Route | None = None,
+    ) -> _Call:
+        """The message of a call with these final *options*; *route* if it is a further try."""
+        conf, task_id = self._conf, options.task_id
+        assert task_id is not None
+        if task is not None:
+            task.check(args, kwargs)
+            args, kwargs = task.outgoing(args, kwargs)
+        headers = dict(options.headers or {})
+        if hooks.before_publish:
+            hooks.before_publish.send(
+                app=self._app, task=name, task_id=task_id, args=args, kwargs=kwargs, headers=headers
+            )
+        result: AsyncResult[Any] = AsyncResult(task_id, self._app, task=name)
+        reply_to = options.reply_to
+        if route is None:
+            route = self._router().resolve(options)
+            if not options.ignore_result and (replies := self._app.backend.reply_queue()):
+                hold(result, self._app)
+                route = replace(route, declare=(*route.declare, replies))
+                reply_to = replies.name
+        due = self._due(options)
+        message = wire.encode(
+            wire.TaskHeaders(
+                task=name,
+                id=task_id,
+                retries=options.retries or 0,
+                eta=due,
+                expires=self._moment(options.expires),
+                time_limit=options.time_limit,
+                soft_time_limit=options.soft_time_limit,
+                ignore_result=options.ignore_result,
+                root_id=options.root_id or task_id,
+                parent_id=options.parent_id,
+                group=options.group,
+                group_index=options.group_index,
+                shadow=options.shadow,
+                origin=_origin(os.getpid()),
+                extra=headers or None,
+            ),
+            args,
+            kwargs,
+            serializer=options.serializer or conf.task_serializer,
+            compression=options.compression or conf.task_compression,
+            priority=_priority(options.priority, conf.task_default_priority),
+            reply_to=reply_to,
+        )
+        if len(message.body) > conf.task_max_payload:
+            raise EncodeError(
+                f"the arguments of {name}[{task_id}] take {len(message.body):,} bytes, and "
+                f"task_max_payload allows {conf.task_max_payload:,}: send where they are kept "
+                "instead, or raise that setting here and in the workers"
+            )
+        if due is not None and due <= clock.wall():
+            due = None
+        return _Call(
+            name, args, kwargs, headers, result, Parcel(message, route, due, bool(options.confirm))
+        )
+
+    def _publish(self, call: _Call) -> None:
+        parcel = call.parcel
+        self._producer().publish(
+            parcel.message, parcel.route, due=parcel.due, confirm=parcel.confirm
+        )
+        self._say_sent(call)
+
+    def _say_sent(self, call: _Call) -> None:
+        if hooks.after_publish:
+            hooks.after_publish.send(
+                app=self._app,
+                task=call.name,
+                task_id=call.result.id,
+                args=call.args,
+                kwargs=call.kwargs,
+                headers=call.headers,
+                exchange=call.parcel.route.exchange,
+                routing_key=call.parcel.route.routing_key,
+            )
+
+    @property
+    def _conf(self) -> Settings:
+        return self._app.conf
+
+    def _due(self, options: Options) -> float | None:
+        return self._moment(options.countdown or options.eta)
+
+    def _moment(self, when: float | timedelta | datetime | None) -> float | None:
+        """*when* as seconds since the epoch: a number or timedelta counts from now.
+
+        A datetime without zone is in the app's `timezone`.  ValueError for what is no time.
+        """
+        if when is None:
+            return None
+        if isinstance(when, datetime):
+            if when.utcoffset() is None:
+                zone = self._conf.timezone
+                when = when.replace(tzinfo=ZoneInfo(zone) if zone else UTC)
+            return when.timestamp()
+        seconds = when.total_seconds() if isinstance(when, timedelta) else when
+        if not isinstance(seconds, int | float) or not math.isfinite(seconds):
+            raise ValueError(f"countdown, eta or expires is {when!r}: give seconds or a datetime")
+        return clock.wall() + seconds
+
+
+def new_id() -> str:
+    """A random UUID (version 4) as text; the `uuid` module takes twice as long to make one."""
+    digits = f"{int.from_bytes(os.urandom(16)) & _RANDOM_BITS | _VERSION_4:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+#: RFC 9562, section 5.4: the bits of a random UUID that are not its version and variant, and those.
+_RANDOM_BITS = 0xFFFFFFFF_FFFF_0FFF_3FFF_FFFFFFFFFFFF
+_VERSION_4 = 0x00000000_0000_4000_8000_000000000000
+
+
+@cache
+def _origin(pid: int) -> str:
+    """The name of this process as a sender; *pid* makes a forked child ask again."""
+    return f"gen{pid}@{socket.gethostname()}"
+
+
+def _priority(given: int | None, default: int | None) -> int | None:
+    priority = default if given is None else given
+    if priority is not None and (not isinstance(priority, int) or not 0 <= priority <= 255):
+        raise ValueError(f"priority is {priority!r}: give a number from 0 (lowest) to 255")
+    return priority

@@ -1,0 +1,577 @@
+"""An app's settings: Celery's lower-case names, checked by pydantic, and where values come from.
+
+What a setting *does* belongs to the room that reads it.  A later source wins over an earlier one:
+
+1. `[tool.taskq]` in the project's pyproject.toml,
+2. `config_from_object`,
+3. environment variables `TASKQ_<NAME>` (lists and mappings as JSON),
+4. code: the arguments of `TaskQ(...)`, `conf.update(...)`, `conf.name = value`.
+
+The table of waits.  No call waits without one of these bounds, but for `AsyncResult.get()` without
+a timeout, which waits until the result is there.  All are seconds.
+
+==========================  ======  ============================================================
+broker_connection_timeout        5  one attempt to connect
+broker_heartbeat                30  a silent peer is given up after about twice this
+broker_blocked_timeout          30  a broker that blocks publishing (an alarm) is given up
+declare_timeout                 10  declaring a queue or an exchange
+publish_timeout                 10  from handing a message over to its confirm, retries included
+result_backend_timeout           5  one operation of the result store
+result_store_retry              60  trying to store a result while the store is away
+worker_child_start_timeout      30  from forking a child to its first word
+worker_shutdown_timeout       none  from TERM to stopping what still runs; set it to bound TERM
+kill_wait                      0.1  from SIGTERM to SIGKILL of a child
+==========================  ======  ============================================================
+"""
+
+import difflib
+import importlib
+import json
+import os
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PrivateAttr,
+    ValidationError,
+)
+
+from taskq import log, url
+from taskq.backends.base import BackendOptions
+from taskq.broker.base import BrokerOptions
+from taskq.errors import ConfigurationError
+
+#: Sources of values, weakest first.
+_PROJECT, _OBJECT, _ENVIRONMENT, _CODE = 1, 2, 3, 4
+
+_DAY = 86_400.0
+
+#: Settings of Celery that taskq does not have (yet), so that their names are not called misspelt.
+_FOREIGN = frozenset(
+    """
+    broker_read_url broker_write_url broker_transport broker_transport_options
+    broker_connection_max_retries broker_channel_error_retry broker_failover_strategy
+    broker_heartbeat_checkrate broker_login_method broker_native_delayed_delivery_queue_type
+    broker_pool_limit broker_pool_acquire_timeout broker_host broker_port broker_user
+    broker_password broker_vhost
+    beat_enable_remote_control beat_remote_control_max_tick_age beat_max_loop_interval
+    beat_schedule beat_scheduler beat_schedule_filename beat_sync_every
+    beat_cron_starting_deadline
+    cache_backend cache_backend_options cassandra_entry_ttl cassandra_keyspace cassandra_port
+    cassandra_read_consistency cassandra_servers cassandra_bundle_path cassandra_table
+    cassandra_write_consistency cassandra_auth_provider cassandra_auth_kwargs cassandra_options
+    s3_access_key_id s3_secret_access_key s3_bucket s3_base_path s3_endpoint_url s3_region
+    azureblockblob_container_name azureblockblob_retry_initial_backoff_sec
+    azureblockblob_retry_increment_base azureblockblob_retry_max_attempts
+    azureblockblob_base_path azureblockblob_connection_timeout azureblockblob_read_timeout
+    gcs_bucket gcs_project gcs_base_path gcs_ttl
+    control_queue_ttl control_queue_expires control_queue_exclusive control_queue_durable
+    control_exchange
+    couchbase_backend_settings arangodb_backend_settings mongodb_backend_settings
+    cosmosdbsql_database_name cosmosdbsql_collection_name cosmosdbsql_consistency_level
+    cosmosdbsql_max_retry_attempts cosmosdbsql_max_retry_wait_time
+    event_queue_expires event_queue_ttl event_queue_prefix event_queue_exclusive
+    event_queue_durable event_serializer event_exchange
+    redis_backend_use_ssl redis_db redis_host redis_max_connections redis_username
+    redis_password redis_port redis_socket_timeout redis_socket_connect_timeout
+    redis_retry_on_timeout redis_socket_keepalive
+    result_cache_max result_compression result_exchange result_exchange_type
+    result_chord_expires result_failure_expires result_persistent result_extended
+    result_chord_retry_interval result_chord_join_timeout
+    result_backend_max_sleep_between_retries_ms result_backend_max_retries
+    result_backend_base_sleep_between_retries_ms result_backend_always_retry
+    elasticsearch_retry_on_timeout elasticsearch_max_retries elasticsearch_timeout
+    elasticsearch_save_meta_as_text
+    security_certificate security_cert_store security_key security_key_password security_digest
+    database_url database_engine_options database_engine_callback
+    database_short_lived_sessions database_table_schemas database_table_names
+    database_create_tables_at_setup
+    task_acks_on_failure_or_timeout task_acks_on_failure task_acks_on_timeout task_annotations
+    task_create_missing_queue_type task_create_missing_queue_exchange_type
+    task_inherit_parent_priority task_default_delivery_mode task_default_queue_type
+    task_default_exchange task_default_exchange_type task_default_routing_key
+    task_default_rate_limit task_retry_on_worker_lost task_remote_tracebacks
+    task_repr_maxlevels task_send_sent_event task_allow_error_cb_on_chord_header
+    worker_agent worker_autoscaler worker_cancel_long_running_tasks_on_connection_loss
+    worker_soft_shutdown_timeout worker_enable_soft_shutdown_on_idle worker_consumer
+    worker_direct worker_disable_rate_limits worker_deduplicate_successful_tasks
+    worker_enable_remote_control worker_hijack_root_logger worker_log_color worker_log_datefmt
+    worker_log_format worker_lost_wait worker_pool_putlocks worker_pool_restarts
+    worker_pool_start_method worker_proc_alive_timeout worker_eta_task_limit
+    worker_enable_prefetch_count_reduction worker_disable_prefetch worker_redirect_stdouts
+    worker_redirect_stdouts_level worker_send_task_events worker_state_db
+    worker_task_log_datefmt worker_task_log_format worker_timer worker_timer_precision
+    worker_detect_quorum_queues
+    """.split()
+)
+
+#: What to do instead of setting one of those, where there is something.
+_INSTEAD = {
+    "broker_pool_limit": "a process has one publishing connection, whatever its threads",
+    "broker_read_url": "use broker_url",
+    "broker_write_url": "use broker_url",
+    "database_url": "use result_backend='db+<url>'",
+    "redis_host": "use result_backend='redis://...'",
+    "task_acks_on_failure": "raise Reject in the task instead",
+    "task_acks_on_failure_or_timeout": "raise Reject in the task instead",
+    "task_default_queue_type": "queues are quorum queues, unless they have a maximal priority",
+    "task_repr_maxlevels": "use repr_max_length",
+    "task_retry_on_worker_lost": "use task_reject_on_worker_lost and max_crashes",
+    "worker_lost_wait": "a lost child is noticed at once",
+    "worker_pool_start_method": "children are always forked, by a process that runs nothing else",
+    "worker_proc_alive_timeout": "use worker_child_start_timeout",
+    "worker_soft_shutdown_timeout": "use worker_shutdown_timeout to bound what TERM waits for",
+}
+
+#: Old names that no rule leads from to the new one.
+_RENAMED = {
+    "CELERY_MAX_CACHED_RESULTS": "result_cache_max",
+    "CELERY_TASK_RESULT_EXPIRES": "result_expires",
+    "CELERY_RESULT_DBURI": "database_url",
+    "CELERY_RESULT_ENGINE_OPTIONS": "database_engine_options",
+    "CELERY_RESULT_DB_SHORT_LIVED_SESSIONS": "database_short_lived_sessions",
+    "CELERY_RESULT_DB_TABLENAMES": "database_table_names",
+    "CELERY_MESSAGE_COMPRESSION": "task_compression",
+    "CELERY_EAGER_PROPAGATES_EXCEPTIONS": "task_eager_propagates",
+    "CELERY_SEND_TASK_SENT_EVENT": "task_send_sent_event",
+    "CELERYD_WORKER_LOST_WAIT": "worker_lost_wait",
+    "CELERY_SEND_EVENTS": "worker_send_task_events",
+    "BROKER": "broker_url",
+    "BACKEND": "result_backend",
+}
+
+#: Variables that start with TASKQ_ and are no settings.
+_OTHER_VARIABLES = frozenset({"TASKQ_APP", "TASKQ_REQUIRE_BROKER"})
+
+#: Embedded databases that this process has announced in its log.
+_announced: set[str] = set()
+
+
+def _names(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(name.strip() for name in value.split(",") if name.strip())
+    return value
+
+
+def _zone(name: str | None) -> str | None:
+    if name is not None:
+        try:
+            ZoneInfo(name)
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError(f"no time zone is called {name!r}") from error
+    return name
+
+
+def _seconds(value: object) -> object:
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+#: Names in order; a text holds one, or several with commas between.
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+Seconds = Annotated[PositiveFloat, BeforeValidator(_seconds)]
+Priority = Annotated[int, Field(ge=0, le=255)]
+Serializer = Literal["json", "msgpack"]
+
+
+class PublishRetry(BaseModel):
+    """How a refused publish is spaced out inside `publish_timeout`, with Celery's names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_retries: NonNegativeInt | None = 3
+    interval_start: NonNegativeFloat = 0.0
+    interval_step: NonNegativeFloat = 0.2
+    interval_max: NonNegativeFloat = 1.0
+
+    def pauses(self) -> Iterator[float]:
+        """Seconds to wait before each further attempt."""
+        pause, count = self.interval_start, 0
+        while self.max_retries is None or count < self.max_retries:
+            yield min(pause, self.interval_max)
+            pause += self.interval_step
+            count += 1
+
+
+class Settings(BaseModel):
+    """The settings of one app, read and written as attributes or items.
+
+    A value is checked when it is set; ConfigurationError for an unknown name (with the one that
+    was probably meant) or a value of the wrong kind.  `changes` counts how often anything changed.
+    """
+
+    model_config = ConfigDict(extra="forbid", validate_default=False)
+
+    # -- the app -----------------------------------------------------------------------------
+
+    #: Modules that a worker imports, so that their tasks are registered.
+    imports: Names = ()
+    #: More of them.
+    include: Names = ()
+    #: IANA name of the zone in which an `eta` without zone is meant; None is UTC.
+    timezone: Annotated[str | None, AfterValidator(_zone)] = None
+    #: Serialisers (or MIME types) that are decoded; anything else is refused.
+    accept_content: Names = ("json", "msgpack")
+
+    # -- broker ------------------------------------------------------------------------------
+
+    #: amqp://, amqps://, sqlite:/// or memory://; several for fail-over, as a list or with `;`
+    #: between.  None is the embedded one: `.taskq/taskq.db` under the project's root.
+    broker_url: str | tuple[str, ...] | None = None
+    broker_connection_timeout: Seconds = 5.0
+    broker_heartbeat: Seconds = 30.0
+    broker_blocked_timeout: Seconds = 30.0
+    #: True, or a mapping with `ca_certs`, `certfile`, `keyfile`, `cert_reqs`.
+    broker_use_ssl: bool | dict[str, Any] = False
+    declare_timeout: Seconds = 10.0
+    publish_timeout: Seconds = 10.0
+
+    # -- queues ------------------------------------------------------------------------------
+
+    task_default_queue: str = Field("default", min_length=1)
+    #: Put before every queue's name on the broker, so that environments can share one.
+    queue_prefix: str = ""
+    #: Names, or mappings with `name`, `exchange`, `exchange_type`, `routing_key`, `arguments`,
+    #: `max_priority`; or one mapping from names to such mappings.
+    task_queues: tuple[str | dict[str, Any], ...] | dict[str, dict[str, Any] | None] | None = None
+    #: A mapping (names, globs, compiled patterns), a function, `"module.function"`, or a list.
+    task_routes: Any = None
+    #: Whether a queue that task_queues does not list is made when it is first used.
+    task_create_missing_queues: bool = True
+    #: Makes every queue a classic one with priorities from 0 (lowest) to this.
+    task_queue_max_priority: Annotated[int, Field(ge=1, le=255)] | None = None
+    #: How long a dead-letter queue keeps a message, and how many.
+    dead_letter_ttl: Seconds = 7 * _DAY
+    dead_letter_max_length: PositiveInt = 1_000_000
+
+    # -- tasks: sending ----------------------------------------------------------------------
+
+    task_serializer: Serializer = "json"
+    #: gzip, bzip2 or lzma.
+    task_compression: str | None = None
+    task_default_priority: Priority | None = None
+    #: Bytes; a larger body is refused where it is sent, and where it is received.
+    task_max_payload: PositiveInt = 16 * 1024 * 1024
+    task_publish_retry_policy: PublishRetry = PublishRetry()
+    #: Characters of arguments and results in logs and message headers.
+    repr_max_length: PositiveInt = 1024
+    #: Run tasks in the caller instead of sending them.
+    task_always_eager: bool = False
+    task_eager_propagates: bool = False
+    task_store_eager_result: bool = False
+
+    # -- tasks: running ----------------------------------------------------------------------
+
+    #: Acknowledge when the task is done (unlike Celery, by default), not when it starts.
+    task_acks_late: bool = True
+    #: Run a task again when its process died (unlike Celery, by default), up to `max_crashes`.
+    task_reject_on_worker_lost: bool = True
+    max_crashes: PositiveInt = 3
+    #: A message that the broker has delivered this often is dead-lettered.
+    max_deliveries: PositiveInt = 50
+    task_ignore_result: bool = False
+    task_store_errors_even_if_ignored: bool = False
+    task_track_started: bool = False
+    #: Seconds after which a task is killed, or told by SoftTimeLimitExceeded; None or 0: never.
+    task_time_limit: NonNegativeFloat | None = None
+    task_soft_time_limit: NonNegativeFloat | None = None
+
+    # -- results -----------------------------------------------------------------------------
+
+    #: rpc://, redis://, db+postgresql://, sqlite:///, memory://, disabled://.  None goes with the
+    #: broker: rpc on AMQP, the same file on SQLite.
+    result_backend: str | None = None
+    #: Seconds or a timedelta; None or 0 keeps results for ever.
+    result_expires: Annotated[NonNegativeFloat, BeforeValidator(_seconds)] | None = _DAY
+    result_serializer: Serializer = "json"
+    #: As `accept_content`, for results; None: the same.
+    result_accept_content: Names | None = None
+    result_backend_transport_options: dict[str, Any] = {}
+    result_backend_timeout: Seconds = 5.0
+    result_store_retry: NonNegativeFloat = 60.0
+
+    # -- the worker --------------------------------------------------------------------------
+
+    #: How many children; None: one for each processor.
+    worker_concurrency: PositiveInt | None = None
+    worker_pool: Literal["prefork", "solo"] = "prefork"
+    #: Messages taken ahead: this times the children.
+    worker_prefetch_multiplier: PositiveInt = 4
+    #: Bytes of bodies above which no more messages are taken.
+    worker_max_held_bytes: PositiveInt = 256 * 1024 * 1024
+    worker_max_tasks_per_child: PositiveInt | None = None
+    #: KiB of resident memory.
+    worker_max_memory_per_child: PositiveInt | None = None
+    worker_child_start_timeout: Seconds = 30.0
+    worker_shutdown_timeout: Seconds | None = None
+    kill_wait: NonNegativeFloat = 0.1
+
+    # -- what taskq always does: accepted because Celery's users set them ----------------------
+
+    enable_utc: Literal[True] = True
+    task_protocol: Literal[2] = 2
+    task_publish_retry: Literal[True] = True
+    broker_connection_retry: Literal[True] = True
+    broker_connection_retry_on_startup: Literal[True] = True
+
+    _ranks: dict[str, int] = PrivateAttr(default_factory=dict)
+    _changes: int = PrivateAttr(default=0)
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self._apply(project_table(), _PROJECT, "[tool.taskq] in pyproject.toml")
+        self._apply(_from_environment(os.environ), _ENVIRONMENT, "the environment")
+        self._apply(settings, _CODE, "TaskQ(...)")
+
+    # -- reading and writing -------------------------------------------------------------------
+
+    @property
+    def changes(self) -> int:
+        """How often settings were changed; what is derived from them is made anew when it grew."""
+        return self._changes
+
+    def update(self, *mappings: Mapping[str, Any], **settings: Any) -> None:
+        """Set several at once; all or, if one is wrong, none."""
+        merged: dict[str, Any] = {}
+        for mapping in mappings:
+            merged |= mapping
+        self._apply(merged | settings, _CODE, "conf.update(...)")
+
+    def load(self, source: object) -> None:
+        """Take settings from a mapping, an object's lower-case attributes, or a module's name.
+
+        ConfigurationError when there is no such module; an error inside it is left as it is.
+        """
+        if isinstance(source, str):
+            source = _import(source)
+        if isinstance(source, Mapping):
+            found = dict(source)
+        else:
+            found = {
+                name: getattr(source, name)
+                for name in dir(source)
+                if name in Settings.model_fields
+                or name in _FOREIGN
+                or (name.isupper() and _modern(name) is not None)
+            }
+        where = getattr(source, "__name__", None) or type(source).__name__
+        self._apply(found, _OBJECT, f"config_from_object ({where})")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            super().__setattr__(name, value)
+        else:
+            self._apply({name: value}, _CODE, f"conf.{name}")
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in Settings.model_fields:
+            raise _unknown(name, "conf[...]")
+        return getattr(self, name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        setattr(self, name, value)
+
+    def __contains__(self, name: object) -> bool:
+        return name in Settings.model_fields
+
+    def _apply(self, values: Mapping[str, Any], rank: int, where: str) -> None:
+        for name in values:
+            if name not in Settings.model_fields:
+                raise _unknown(name, where)
+        wanted = {name: value for name, value in values.items() if self._ranks.get(name, 0) <= rank}
+        try:
+            checked = Settings.__pydantic_validator__.validate_python(
+                wanted, self_instance=Settings.model_construct()
+            )
+        except ValidationError as error:
+            raise ConfigurationError(_explain(error, where)) from None
+        for name in wanted:
+            self.__dict__[name] = getattr(checked, name)
+            self._ranks[name] = rank
+        self._changes += 1
+
+    # -- what others are told ------------------------------------------------------------------
+
+    def broker_options(self) -> BrokerOptions:
+        """What the broker is told.
+
+        With no `broker_url` that is the embedded broker, said once in the log; with
+        TASKQ_REQUIRE_BROKER=1 in the environment it is a ConfigurationError.
+        """
+        urls = url.split(self.broker_url or ())
+        if not urls:
+            urls = (_embedded(),)
+            _announce(urls[0])
+        tls = self.broker_use_ssl
+        return BrokerOptions(
+            urls=urls,
+            heartbeat=self.broker_heartbeat,
+            connect_timeout=self.broker_connection_timeout,
+            declare_timeout=self.declare_timeout,
+            publish_timeout=self.publish_timeout,
+            blocked_timeout=self.broker_blocked_timeout,
+            dead_letter_max_length=self.dead_letter_max_length,
+            result_expires=self.result_expires or _DAY,
+            ssl=tls if isinstance(tls, dict) else {"enabled": True} if tls else {},
+            root=str(project_root()),
+        )
+
+    def backend_options(self) -> BackendOptions:
+        """What the result store is told; without `result_backend`, the one that goes with the broker."""
+        chosen = self.result_backend
+        if chosen is None:
+            broker = (*url.split(self.broker_url or ()), "")[0] or _embedded()
+            chosen = "rpc://" if url.scheme(broker) in ("amqp", "amqps") else broker
+        return BackendOptions(
+            url=chosen,
+            expires=self.result_expires or None,
+            serializer=self.result_serializer,
+            accept=self.result_accept_content or self.accept_content,
+            timeout=self.result_backend_timeout,
+            extra=dict(self.result_backend_transport_options),
+            root=str(project_root()),
+        )
+
+
+def project_root() -> Path:
+    """The nearest folder from here upwards with a pyproject.toml or .git, else the working folder."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "pyproject.toml").is_file() or (folder / ".git").exists():
+            return folder
+    return here
+
+
+def project_table() -> dict[str, Any]:
+    """The settings in `[tool.taskq]` of the project's pyproject.toml, without `app`."""
+    return {name: value for name, value in _project_file().items() if name != "app"}
+
+
+def project_app() -> str | None:
+    """The `app` that `[tool.taskq]` of the project's pyproject.toml names."""
+    app = _project_file().get("app")
+    return str(app) if app is not None else None
+
+
+def _project_file() -> dict[str, Any]:
+    path = project_root() / "pyproject.toml"
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return {}
+    if "tool.taskq" not in text:  # parsing takes longer than looking
+        return {}
+    try:
+        tools = tomllib.loads(text).get("tool", {})
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from None
+    return dict(tools.get("taskq", {}))
+
+
+def closest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The one of *known* that *name* was probably meant to be."""
+    return next(iter(difflib.get_close_matches(name, list(known), 1, cutoff)), None)
+
+
+def _embedded() -> str:
+    if os.environ.get("TASKQ_REQUIRE_BROKER", "0") not in ("", "0"):
+        raise ConfigurationError(
+            "no broker is configured and TASKQ_REQUIRE_BROKER is set: set broker_url or "
+            "TASKQ_BROKER_URL"
+        )
+    return f"sqlite:///{project_root() / '.taskq' / 'taskq.db'}"
+
+
+def _announce(embedded: str) -> None:
+    if embedded not in _announced:
+        _announced.add(embedded)
+        log.event("embedded-broker", path=embedded.removeprefix("sqlite:///"))
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for variable, text in environment.items():
+        name = variable.removeprefix("TASKQ_").lower()
+        if name == variable.lower() or variable in _OTHER_VARIABLES:
+            continue
+        if name in Settings.model_fields:
+            found[name] = _read_variable(variable, text)
+        elif name in _FOREIGN:
+            raise _unknown(name, f"the environment variable {variable}")
+        elif near := _modern(name.upper()) or closest(name, Settings.model_fields, 0.8):
+            raise ConfigurationError(
+                f"the environment variable {variable} is no setting of taskq; "
+                f"did you mean TASKQ_{near.upper()}?"
+            )
+        # Anything else is somebody else's: Kubernetes makes TASKQ_PORT for a service "taskq".
+    return found
+
+
+def _read_variable(variable: str, text: str) -> Any:
+    """Lists, mappings and null are JSON; numbers and booleans are left to pydantic."""
+    if text.lstrip()[:1] not in ("[", "{") and text.strip() != "null":
+        return text
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"the environment variable {variable} is no valid JSON: {error}"
+        ) from None
+
+
+def _import(name: str) -> object:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name + ".").startswith(error.name + "."):
+            raise ConfigurationError(
+                f"config_from_object: there is no module {name!r}"
+            ) from error
+        raise
+
+
+def _modern(name: str) -> str | None:
+    """Today's name of the setting that had the upper-case *name* once, None if none had."""
+    if name in _RENAMED:
+        return _RENAMED[name]
+    known = Settings.model_fields.keys() | _FOREIGN
+    rest = name.lower()
+    for old, new in (("celeryd_", "worker_"), ("celerybeat_", "beat_"), ("celery_", "task_")):
+        if rest.startswith(old):
+            rest = rest.removeprefix(old)
+            tries = (new + rest, rest, "worker_" + rest)
+            return next((each for each in tries if each in known), None)
+    return rest if rest in known else None
+
+
+def _unknown(name: str, where: str) -> ConfigurationError:
+    if name in _FOREIGN:
+        hint = _INSTEAD.get(name, "remove it")
+        return ConfigurationError(f"{where}: taskq has no setting {name!r} of Celery; {hint}")
+    if (modern := _modern(name.upper())) and (name.isupper() or name.upper() in _RENAMED):
+        hint = f"; {_INSTEAD.get(modern, 'which taskq does not have')}" if modern in _FOREIGN else ""
+        return ConfigurationError(f"{where}: the setting {name!r} is called {modern!r} now{hint}")
+    near = closest(name.lower(), Settings.model_fields)
+    meant = f"; did you mean {near!r}?" if near else ""
+    return ConfigurationError(f"{where}: unknown setting {name!r}{meant}")
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    lines = []
+    for each in error.errors(include_url=False):
+        path = ".".join(str(part) for part in each["loc"])
+        given = url.masked(repr(each["input"])[:200])
+        lines.append(f"{path} = {given}: {each['msg']}")
+    return f"{where}: " + "; ".join(lines)

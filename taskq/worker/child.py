@@ -1,0 +1,59 @@
+"""What a forked child does, from fork to exit: take jobs, run them, say how they ended.
+
+A child holds no connection to the broker, and runs one job at a time.  The same code serves as the
+clerk, who runs no task but stores the outcomes that the parent decided.
+"""
+
+import os
+import random
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from taskq import hooks, log
+from taskq.worker import clerk, frames
+from taskq.worker.executor import Executor
+from taskq.worker.frames import ChildLine
+from taskq.worker.options import WorkerOptions
+from taskq.worker.relay import Relay
+from taskq.worker.slate import Slate
+
+if TYPE_CHECKING:
+    from taskq.app import TaskQ
+
+#: Linux kills the process with the highest score when memory runs out: a child, not the parent.
+_OOM_SCORE = "500"
+
+
+def main(app: "TaskQ", sock: socket.socket, slate: int, options: WorkerOptions) -> int:
+    """Serve the parent at the other end of *sock* until it says stop; returns the exit code."""
+    _settle_in()
+    line = ChildLine(sock)
+    relay = Relay(line)
+    app.use_outlet(relay)
+    executor = Executor(app, relay, Slate(slate), node=options.name)
+    hooks.worker_process_init.send()
+    line.send([frames.READY, os.getpid()])
+    for frame in line.frames():
+        if frame[0] == frames.RUN:
+            line.send([frames.DONE, frame[1], *executor.run(frame)])
+        elif frame[0] == frames.STORE:
+            line.send([frames.STORED, frame[1], clerk.store(app, relay, frame)])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return 0
+
+
+def _settle_in() -> None:
+    # The terminal's Ctrl-C is for the parent, which lets running tasks finish.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
+    # Children of one nursery would otherwise draw the same numbers.
+    random.seed()
+    log.reopen()
+    try:
+        with open("/proc/self/oom_score_adj", "w") as score:
+            score.write(_OOM_SCORE)
+    except OSError:
+        pass  # not Linux, or not allowed: the kernel chooses as it likes

@@ -1,0 +1,432 @@
+"""Deliveries in, jobs out, settlements back: the worker's decisions, without a socket or a clock.
+
+Whatever happens is told to the dispatcher by a method call that carries the time; whatever should
+be done it asks of its `Hands`.  That makes every rule here testable by random histories::
+
+            received ──> WAITING ──handed out──> SENT ──done, lost──> ENDING ──> settled
+                            │                      │                     │
+                            │ not yet due          │ child died          │ dead letter,
+                            └──────> COPYING       └─ not begun: WAITING └─run again─> COPYING
+
+A delivery is settled at most once, and only when everything that its job published, and the result
+that the parent stored for it, is confirmed.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Protocol
+
+from taskq.broker.base import Delivery
+from taskq.errors import MessageMalformed
+from taskq.wire.task import read_headers
+from taskq.worker import gate
+from taskq.worker.ledger import Job, Ledger, Phase
+from taskq.worker.outcome import Outcome, Policy, Settlement, settle
+
+#: A job is put behind another in a child's hands only while all that the child then holds is
+#: expected to take less than this (seconds), so that a short task never waits for a long one.
+SHORT = 0.005
+#: ... and never more jobs than this.
+DEPTH = 4
+
+_DEFAULT = Policy()
+
+
+class Hands(Protocol):
+    """What the dispatcher can have done; each call returns at once."""
+
+    def run(self, child: int, job: Job) -> None:
+        """Send *job* to *child*."""
+
+    def ack(self, delivery: Delivery) -> None:
+        """Ack it."""
+
+    def reject(self, delivery: Delivery, *, requeue: bool) -> None:
+        """Give it back to its queue, or leave it to the broker's own dead-lettering."""
+
+    def dead_letter(self, job: Job) -> None:
+        """Publish a copy with the job's reason to its dead-letter queue; then say `copied`."""
+
+    def run_again(self, job: Job) -> None:
+        """Publish a copy with the job's crashes to its queue; then say `copied`."""
+
+    def delay(self, job: Job, until: float) -> None:
+        """Publish a copy that is due at *until*; then say `copied`."""
+
+    def store(self, job: Job, state: str, exception: str, text: str) -> None:
+        """Store how *job* ended as an exception of that class name; then say `stored`."""
+
+    def answer(self, child: int, ticket: int, refusal: str | None) -> None:
+        """Tell *child* that its messages are confirmed, or why not."""
+
+    def wake(self, at: float) -> None:
+        """Call `tick` at the moment *at*, seconds since the epoch."""
+
+
+class _Child:
+    __slots__ = ("in_hand", "jobs", "ready", "retiring")
+
+    def __init__(self) -> None:
+        self.jobs: dict[int, Job] = {}
+        self.ready = False
+        self.retiring = False
+        #: How long the jobs in its hands are expected to take, in seconds.
+        self.in_hand = 0.0
+
+
+class Dispatcher:
+    """Owns the ledger and knows the children by number; all times are seconds since the epoch."""
+
+    def __init__(
+        self,
+        hands: Hands,
+        policies: Mapping[str, Policy],
+        *,
+        max_crashes: int = 3,
+        max_deliveries: int = 50,
+        depth: int = DEPTH,
+    ) -> None:
+        self.ledger = Ledger()
+        self.stopping = False
+        #: The broker takes no messages: finish what runs, start nothing.
+        self.blocked = False
+        self._hands = hands
+        self._policies = policies
+        self._max_crashes = max_crashes
+        self._max_deliveries = max_deliveries
+        self._depth = depth
+        self._children: dict[int, _Child] = {}
+        self._waiting: deque[Job] = deque()
+        self._held: list[tuple[float, Job]] = []
+        #: Task name -> how long it took lately, in seconds.
+        self._runtimes: dict[str, float] = {}
+
+    # -- what the broker says ----------------------------------------------------------------
+
+    def receive(self, delivery: Delivery, now: float) -> Job:
+        """Take in a delivery; it runs, waits, or goes its other way."""
+        try:
+            headers = read_headers(delivery.message)
+        except MessageMalformed as error:
+            job = self.ledger.open(delivery, None, _DEFAULT)
+            self._end_here(job, Outcome.MALFORMED, error.reason, "InvalidTaskError")
+            return job
+        job = self.ledger.open(delivery, headers, self._policies.get(headers.task, _DEFAULT))
+        self._admit(job, now)
+        return job
+
+    def lose_deliveries(self) -> None:
+        """The channel is gone: forget what waits, and let what runs end unsettled."""
+        for job in self.ledger:
+            if job.phase is Phase.WAITING and not job.settled:
+                self.ledger.close(job)
+            job.settled = True
+        # What was acked early and came back from a dead child exists nowhere else.
+        self._waiting = deque(job for job in self._waiting if not job.stale)
+        self._held.clear()
+
+    # -- what children say -------------------------------------------------------------------
+
+    def child_started(self, child: int) -> None:
+        """A child was asked for; it gets work once it is ready."""
+        self._children[child] = _Child()
+
+    def child_ready(self, child: int) -> None:
+        """*child* waits for work."""
+        self._children[child].ready = True
+        self._hand_out()
+
+    def child_retiring(self, child: int) -> None:
+        """*child* is to get no more jobs, and may go when its hands are empty."""
+        if child in self._children:
+            self._children[child].retiring = True
+
+    def child_died(self, child: int, begun: int, how: str) -> list[Job]:
+        """*child* is gone, its slate says it had begun job *begun*; returns the jobs lost with it.
+
+        Jobs that it had not begun go to other children, uncounted.
+        """
+        dead = self._children.pop(child, None)
+        if dead is None:
+            return []
+        lost = []
+        for job in reversed(dead.jobs.values()):
+            job.questions.clear()
+            job.child = None
+            if job.number <= begun:
+                lost.append(job)
+            elif job.stale:
+                self.ledger.close(job)
+            else:
+                job.phase = Phase.WAITING
+                self._waiting.appendleft(job)
+        for job in lost:
+            job.crashes += 1
+            self._lose(job, how)
+        self._hand_out()
+        return lost
+
+    def done(
+        self,
+        child: int,
+        number: int,
+        outcome: Outcome,
+        runtime: float,
+        reason: str = "",
+        evidence: tuple[str, str, str] | None = None,
+    ) -> None:
+        """*child* has finished job *number*, after *runtime* seconds in the task's function."""
+        hand = self._children.get(child)
+        job = self.ledger.get(number)
+        if hand is None or job is None or hand.jobs.pop(number, None) is None:
+            return
+        name = job.name
+        hand.in_hand = max(0.0, hand.in_hand - self._expected(name)) if hand.jobs else 0.0
+        known = self._runtimes.get(name, runtime)
+        self._runtimes[name] = known + (runtime - known) / 8
+        job.child = None
+        job.phase = Phase.ENDING
+        job.outcome = outcome
+        job.reason = reason
+        job.evidence = evidence
+        self._end_if_confirmed(job)
+        self._hand_out()
+
+    def publishing(self, number: int) -> bool:
+        """A message of job *number* goes out; False if no such job is known (any more)."""
+        job = self.ledger.get(number)
+        if job is None:
+            return False
+        job.pending += 1
+        return True
+
+    def published(self, number: int, refusal: str | None) -> None:
+        """A message (or stored result) of job *number* is confirmed, or was refused."""
+        job = self.ledger.get(number)
+        if job is None:
+            return
+        job.pending -= 1
+        if refusal is not None and job.refusal is None:
+            job.refusal = refusal
+        if job.pending == 0:
+            questions, job.questions = job.questions, []
+            for child, ticket in questions:
+                self._answer(job, child, ticket)
+            self._end_if_confirmed(job)
+
+    def stored(self, number: int) -> None:
+        """The clerk is through with the result of job *number*."""
+        self.published(number, None)
+
+    def asked(self, child: int, number: int, ticket: int) -> None:
+        """*child* asks to hear when all that job *number* published is confirmed."""
+        job = self.ledger.get(number)
+        if job is None:
+            self._hands.answer(child, ticket, "the job is not known any more")
+        elif job.pending:
+            job.questions.append((child, ticket))
+        else:
+            self._answer(job, child, ticket)
+
+    def copied(self, number: int, error: str | None, *, refused: bool) -> None:
+        """The copy of job *number* that `Hands` was asked for is confirmed, or not."""
+        job = self.ledger.get(number)
+        if job is None or job.phase is not Phase.COPYING:
+            return
+        if error is None:
+            self._settle(job, Settlement.ACK)
+        elif refused and job.outcome is not None and job.outcome is not Outcome.LOST:
+            # No copy can be made: the broker's own dead-lettering moves the original as it is.
+            self._reject(job, requeue=False)
+        else:
+            self._settle(job, Settlement.REQUEUE)
+
+    # -- time, and the end -------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Hand out the deliveries whose time has come."""
+        due = [job for at, job in self._held if at <= now]
+        if due:
+            self._held = [(at, job) for at, job in self._held if at > now]
+            self._waiting.extend(due)
+            self._hand_out()
+        if self._held:
+            self._hands.wake(min(at for at, _ in self._held))
+
+    def unblock(self) -> None:
+        """The broker takes messages again."""
+        self.blocked = False
+        self._hand_out()
+
+    def stop(self) -> None:
+        """Hand out nothing more; what waits is given back when the intake closes."""
+        self.stopping = True
+
+    @property
+    def idle(self) -> bool:
+        """Whether no child holds a job and nothing is unconfirmed."""
+        return all(job.phase is Phase.WAITING for job in self.ledger)
+
+    @property
+    def waiting(self) -> list[Job]:
+        """The jobs that could run now, in their order."""
+        return list(self._waiting)
+
+    @property
+    def any_ready(self) -> bool:
+        """Whether some child has waited for work."""
+        return any(child.ready for child in self._children.values())
+
+    @property
+    def children(self) -> int:
+        """How many children are known."""
+        return len(self._children)
+
+    def hands_empty(self, child: int) -> bool:
+        """Whether *child* holds no job."""
+        return child not in self._children or not self._children[child].jobs
+
+    def in_hands(self, child: int) -> list[Job]:
+        """The jobs in *child*'s hands, in its order."""
+        known = self._children.get(child)
+        return list(known.jobs.values()) if known else []
+
+    # -- deciding ----------------------------------------------------------------------------
+
+    def _admit(self, job: Job, now: float) -> None:
+        assert job.headers is not None
+        verdict = gate.judge(
+            job.headers,
+            known=self._policies,
+            deliveries=job.delivery.count,
+            max_deliveries=self._max_deliveries,
+            now=now,
+        )
+        match verdict:
+            case gate.Run():
+                self._waiting.append(job)
+                self._hand_out()
+            case gate.Hold(until):
+                self._held.append((until, job))
+                self._hands.wake(until)
+            case gate.Delay(until):
+                job.phase = Phase.COPYING
+                self._hands.delay(job, until)
+            case gate.Expired():
+                self._end_here(job, Outcome.REVOKED, "expired", "TaskRevokedError")
+            case gate.Unregistered():
+                reason = f"task {job.name!r} is not registered in this worker"
+                self._end_here(job, Outcome.MALFORMED, reason, "NotRegistered")
+            case gate.Exhausted():
+                reason = f"DeliveryLimit: delivered {job.delivery.count + 1} times"
+                self._end_here(job, Outcome.MALFORMED, reason, "WorkerLostError")
+
+    def _hand_out(self) -> None:
+        while self._waiting and not self.stopping and not self.blocked:
+            expected = self._expected(self._waiting[0].name)
+            child = self._choose(expected, alone=not self._waiting[0].policy.acks_late)
+            if child is None:
+                return
+            job = self._waiting.popleft()
+            job.phase = Phase.SENT
+            job.child = child
+            hand = self._children[child]
+            hand.jobs[job.number] = job
+            hand.in_hand += expected
+            self._hands.run(child, job)
+            if not job.policy.acks_late:
+                self._ack(job)
+
+    def _choose(self, expected: float, *, alone: bool) -> int | None:
+        """The child with the emptiest hands that may take a job of *expected* seconds."""
+        best, fewest = None, self._depth
+        for number, child in self._children.items():
+            held = len(child.jobs)
+            if not child.ready or child.retiring or held >= fewest:
+                continue
+            if held == 0:
+                return number
+            if not alone and child.in_hand + expected < SHORT:
+                best, fewest = number, held
+        return best
+
+    def _expected(self, name: str) -> float:
+        return self._runtimes.get(name, SHORT)
+
+    def _lose(self, job: Job, how: str) -> None:
+        verdict = settle(
+            Outcome.LOST, job.policy, crashes=job.crashes, max_crashes=self._max_crashes
+        )
+        if job.stale:
+            self.ledger.close(job)
+        elif verdict is Settlement.RUN_AGAIN:
+            job.outcome = Outcome.LOST
+            job.phase = Phase.ENDING
+            job.reason = how
+            self._end_if_confirmed(job)
+        else:
+            reason = f"WorkerLost: {how}, crash {job.crashes}"
+            self._end_here(job, Outcome.LOST, reason, "WorkerLostError")
+
+    def _end_here(self, job: Job, outcome: Outcome, reason: str, exception: str) -> None:
+        """End a job that no child will end: store why, then settle."""
+        job.phase = Phase.ENDING
+        job.outcome = outcome
+        job.reason = reason
+        job.evidence = (exception, reason, "")
+        if job.id != "?" and not self._silent(job):
+            state = "REVOKED" if outcome is Outcome.REVOKED else "FAILURE"
+            job.pending += 1
+            self._hands.store(job, state, exception, reason)
+        self._end_if_confirmed(job)
+
+    def _silent(self, job: Job) -> bool:
+        if job.policy.store_errors_even_if_ignored:
+            return False
+        chosen = job.headers.ignore_result if job.headers is not None else None
+        return job.policy.ignore_result if chosen is None else chosen
+
+    def _end_if_confirmed(self, job: Job) -> None:
+        if job.phase is not Phase.ENDING or job.pending or job.outcome is None:
+            return
+        outcome = job.outcome
+        if job.refusal is not None and outcome in (Outcome.SUCCESS, Outcome.FAILURE, Outcome.RETRY):
+            outcome = Outcome.UNSTORED
+        self._settle(
+            job,
+            settle(outcome, job.policy, crashes=job.crashes, max_crashes=self._max_crashes),
+        )
+
+    def _settle(self, job: Job, settlement: Settlement) -> None:
+        copying = job.phase is Phase.COPYING
+        if job.stale:
+            self.ledger.close(job)
+            return
+        match settlement:
+            case Settlement.DEAD_LETTER if not copying:
+                job.phase = Phase.COPYING
+                self._hands.dead_letter(job)
+            case Settlement.RUN_AGAIN if not copying:
+                job.phase = Phase.COPYING
+                self._hands.run_again(job)
+            case Settlement.REQUEUE:
+                self._reject(job, requeue=True)
+            case _:
+                self._ack(job)
+                self.ledger.close(job)
+
+    def _ack(self, job: Job) -> None:
+        if not job.settled:
+            job.settled = True
+            self._hands.ack(job.delivery)
+
+    def _reject(self, job: Job, *, requeue: bool) -> None:
+        if not job.settled:
+            job.settled = True
+            self._hands.reject(job.delivery, requeue=requeue)
+        self.ledger.close(job)
+
+    def _answer(self, job: Job, child: int, ticket: int) -> None:
+        # Once told, the job fails of it by itself; only a later refusal is the parent's to mend.
+        refusal, job.refusal = job.refusal, None
+        self._hands.answer(child, ticket, refusal)

@@ -1,0 +1,221 @@
+"""What parent and children say to each other, and how it crosses their socketpair.
+
+A frame is a msgpack array whose first element is one of the words below; msgpack is self-delimiting,
+so the stream needs no other framing.  Each direction keeps its order, which carries a promise: all
+that a job published arrives before the frame that says the job is done.
+
+Parent to child::
+
+    RUN     job, queue, exchange, routing_key, redelivered, raw properties, body
+    STORE   job, result fields, reply_to          (to the clerk)
+    ANSWER  ticket, error text or None
+    STOP                                          finish what is in hand, then go
+
+Child to parent::
+
+    READY    pid
+    PUBLISH  job, route, raw properties, body, due, mandatory, ticket or None
+    FLUSH    job, ticket                          answered once the job's messages are confirmed
+    DONE     job, outcome word, runtime, detail mapping
+    STORED   job, error text or None
+"""
+
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import msgpack
+
+from taskq.loop import Loop
+
+RUN: Final = 1
+STORE: Final = 2
+ANSWER: Final = 3
+STOP: Final = 4
+READY: Final = 5
+PUBLISH: Final = 6
+FLUSH: Final = 7
+DONE: Final = 8
+STORED: Final = 9
+
+Frame = list[Any]
+
+#: Frames come from our own processes, so the only limit is msgpack's own.
+_LARGEST = 2**31 - 1
+_CHUNK = 256 * 1024
+
+pack: Callable[[Any], bytes] = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+
+
+def unpacker() -> Any:
+    """A new stream decoder: `feed` it bytes, iterate it for frames."""
+    return msgpack.Unpacker(raw=False, max_buffer_size=_LARGEST, strict_map_key=False)
+
+
+class ParentLine:
+    """The parent's end: never blocks; what one turn of the loop says leaves in one write."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        *,
+        on_frame: Callable[[Frame], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._on_frame = on_frame
+        self._on_end = on_end
+        self._unpacker = unpacker()
+        self._outgoing: deque[bytes | memoryview] = deque()
+        self._flush_planned = False
+        self._watching = Loop.READ
+        self._open = True
+        sock.setblocking(False)
+        loop.add_handler(sock.fileno(), self._on_event, Loop.READ)
+
+    def send(self, frame: Frame) -> None:
+        """Queue *frame*; it is written at the end of this turn, or as the child reads."""
+        if not self._open:
+            return
+        self._outgoing.append(pack(frame))
+        if not self._flush_planned:
+            self._flush_planned = True
+            self._loop.at_turn_end(self._flush)
+
+    def drain(self) -> None:
+        """Read what a dead child left in the socket, then close."""
+        while self._open and self._read():
+            pass
+        self.close()
+
+    def close(self) -> None:
+        """Close this end.  Idempotent."""
+        if self._open:
+            self._open = False
+            self._loop.remove_handler(self._sock.fileno())
+            self._sock.close()
+
+    def pause(self, paused: bool) -> None:
+        """Stop (or go on) reading, so that a child that says too much waits in its own send."""
+        self._watch(read=not paused, write=bool(self._watching & Loop.WRITE))
+
+    def _on_event(self, _fd: int, events: int) -> None:
+        if events & Loop.WRITE:
+            self._flush()
+        if events & Loop.READ and self._open:
+            self._read()
+
+    def _read(self) -> bool:
+        """Take in one chunk; False when there is no more for now, or ever."""
+        try:
+            chunk = self._sock.recv(_CHUNK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            chunk = b""
+        if not chunk:
+            self.close()
+            self._on_end()
+            return False
+        self._unpacker.feed(chunk)
+        for frame in self._unpacker:
+            self._on_frame(frame)
+        return True
+
+    def _flush(self) -> None:
+        self._flush_planned = False
+        if not self._open:
+            return
+        outgoing = self._outgoing
+        if len(outgoing) > 1:
+            joined = b"".join(outgoing)
+            outgoing.clear()
+            outgoing.append(joined)
+        while outgoing:
+            piece = outgoing[0]
+            try:
+                sent = self._sock.send(piece)
+            except BlockingIOError:
+                break
+            except OSError:  # the child is gone; its end is noticed by the reader
+                outgoing.clear()
+                break
+            if sent == len(piece):
+                outgoing.popleft()
+            else:
+                outgoing[0] = memoryview(piece)[sent:]
+        self._watch(read=bool(self._watching & Loop.READ), write=bool(outgoing))
+
+    def _watch(self, *, read: bool, write: bool) -> None:
+        wanted = (Loop.READ if read else 0) | (Loop.WRITE if write else 0)
+        if self._open and wanted != self._watching:
+            # A selector cannot watch for nothing: a paused, silent line is taken out.
+            if not self._watching:
+                self._loop.add_handler(self._sock.fileno(), self._on_event, wanted)
+            elif not wanted:
+                self._loop.remove_handler(self._sock.fileno())
+            else:
+                self._loop.update_handler(self._sock.fileno(), wanted)
+            self._watching = wanted
+
+
+class ChildLine:
+    """The child's end: blocks; any thread may send or ask, one at a time reads."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._unpacker = unpacker()
+        self._jobs: deque[Frame] = deque()
+        self._answers: dict[int, str | None] = {}
+        self._tickets = 0
+        self._write_lock = threading.Lock()
+        self._read_lock = threading.Lock()
+
+    def send(self, frame: Frame) -> None:
+        """Write *frame*; it is in the parent's socket when this returns."""
+        packed = pack(frame) if threading.current_thread() is threading.main_thread() else (
+            msgpack.packb(frame, use_bin_type=True)
+        )
+        with self._write_lock:
+            self._sock.sendall(packed)
+
+    def ticket(self) -> int:
+        """A new number for a question."""
+        with self._write_lock:
+            self._tickets += 1
+            return self._tickets
+
+    def answer(self, ticket: int) -> str | None:
+        """Wait for the answer to *ticket*: None for yes, else what went wrong."""
+        while True:
+            with self._read_lock:
+                if ticket in self._answers:
+                    return self._answers.pop(ticket)
+                if not self._read():
+                    raise EOFError("the worker is gone")
+
+    def frames(self) -> Iterator[Frame]:
+        """The parent's orders, until it says STOP or is gone."""
+        while True:
+            with self._read_lock:
+                frame = self._jobs.popleft() if self._jobs else None
+                if frame is None and not self._read():
+                    return
+            if frame is not None:
+                if frame[0] == STOP:
+                    return
+                yield frame
+
+    def _read(self) -> bool:
+        chunk = self._sock.recv(_CHUNK)
+        self._unpacker.feed(chunk)
+        for frame in self._unpacker:
+            if frame[0] == ANSWER:
+                self._answers[frame[1]] = frame[2]
+            else:
+                self._jobs.append(frame)
+        return bool(chunk)

@@ -1,0 +1,106 @@
+"""What this worker holds: one Job for each unsettled delivery, by number.
+
+It only remembers; the dispatcher decides and is the only one that writes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from taskq.broker.base import Delivery
+from taskq.worker.outcome import Outcome, Policy
+from taskq.wire.task import TaskHeaders
+
+
+class Phase(Enum):
+    """How far a job has come."""
+
+    #: Held by the parent: for a child, or for its time.
+    WAITING = auto()
+    #: In a child's hands.
+    SENT = auto()
+    #: The outcome is known; messages or a result of it are not confirmed yet.
+    ENDING = auto()
+    #: A copy of the message is on its way: to the dead-letter queue, the ladder, or its own queue.
+    COPYING = auto()
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One delivery on its way to its settlement."""
+
+    number: int
+    delivery: Delivery
+    #: None for a message whose headers are no task's.
+    headers: TaskHeaders | None
+    policy: Policy
+    phase: Phase = Phase.WAITING
+    child: int | None = None
+    #: Messages published for it, and results stored for it, that are not confirmed yet.
+    pending: int = 0
+    #: Why one of these was refused, if one was.
+    refusal: str | None = None
+    outcome: Outcome | None = None
+    #: Why it ended as it did, for the dead letter.
+    reason: str = ""
+    #: Exception type, text and traceback tail, for the dead letter.
+    evidence: tuple[str, str, str] | None = None
+    #: The delivery is settled, or its channel is gone: nothing is left to tell the broker.
+    settled: bool = False
+    #: Children's questions that wait for `pending` to become 0: (child, ticket).
+    questions: list[tuple[int, int]] = field(default_factory=list)
+    crashes: int = 0
+
+    @property
+    def stale(self) -> bool:
+        """Whether its channel is gone, so that the broker delivers the message again.
+
+        A late-acked delivery is settled last of all; one that is settled earlier was lost.
+        """
+        return self.settled and self.policy.acks_late
+
+    @property
+    def id(self) -> str:
+        """The task's id, or what stands in its place."""
+        if self.headers is not None:
+            return self.headers.id
+        found = self.delivery.message.headers.get("id")
+        return found if isinstance(found, str) else "?"
+
+    @property
+    def name(self) -> str:
+        """The task's name, or what stands in its place."""
+        if self.headers is not None:
+            return self.headers.task
+        found = self.delivery.message.headers.get("task")
+        return found if isinstance(found, str) else "?"
+
+
+class Ledger:
+    """The jobs by number; numbers rise and are never used twice."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[int, Job] = {}
+        self._last = 0
+
+    def open(self, delivery: Delivery, headers: TaskHeaders | None, policy: Policy) -> Job:
+        """Enter a new job."""
+        self._last += 1
+        job = Job(self._last, delivery, headers, policy)
+        job.crashes = headers.crashes if headers is not None else 0
+        self._jobs[job.number] = job
+        return job
+
+    def get(self, number: int) -> Job | None:
+        """The job *number*, None if it is closed."""
+        return self._jobs.get(number)
+
+    def close(self, job: Job) -> None:
+        """Forget *job*."""
+        self._jobs.pop(job.number, None)
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(list(self._jobs.values()))
+
+    def __len__(self) -> int:
+        return len(self._jobs)

@@ -1,0 +1,55 @@
+"""What the nursery tells the parent about the app, which the parent never imports.
+
+Plain data, so that it crosses a socket; made from an app by the side that imported it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from taskq.broker.base import BrokerOptions, Queue
+from taskq.worker.outcome import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """An app as its worker's parent needs to know it; *settings* are those that WORKER_SETTINGS names."""
+
+    app: str
+    where: str
+    broker: BrokerOptions
+    queues: tuple[Queue, ...]
+    policies: Mapping[str, Policy]
+    settings: Mapping[str, Any]
+    backend: str
+
+    def pack(self) -> dict[str, Any]:
+        """The manifest as plain data."""
+        return asdict(self)
+
+    @classmethod
+    def unpack(cls, packed: Mapping[str, Any]) -> "Manifest":
+        """The manifest that `pack` made plain."""
+        fields = dict(packed)
+        fields["broker"] = BrokerOptions(
+            **(packed["broker"] | {"urls": tuple(packed["broker"]["urls"])})
+        )
+        fields["queues"] = tuple(Queue(**queue) for queue in packed["queues"])
+        fields["policies"] = {name: Policy(**each) for name, each in packed["policies"].items()}
+        return cls(**fields)
+
+
+#: The settings that the parent acts on.
+WORKER_SETTINGS: Sequence[str] = (
+    "worker_concurrency",
+    "worker_prefetch_multiplier",
+    "worker_max_tasks_per_child",
+    "worker_max_memory_per_child",
+    "worker_child_start_timeout",
+    "worker_shutdown_timeout",
+    "max_crashes",
+    "max_deliveries",
+    "dead_letter_ttl",
+    "publish_timeout",
+    "kill_wait",
+)

@@ -1,0 +1,55 @@
+"""The contract of a pool: children by number that take jobs and say frames.
+
+The supervisor owns a pool and tells the dispatcher what it reports; a pool decides nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from taskq.worker.frames import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """Where a pool reports to; all on the loop's thread."""
+
+    #: The app is imported: the manifest's mapping.  Comes again after a reload.
+    on_manifest: Callable[[dict[str, object]], None]
+    #: The app cannot be imported; the text says why.
+    on_broken: Callable[[str], None]
+    #: A child said something.
+    on_frame: Callable[[int, Frame], None]
+    #: A child is gone: the last job that it had begun (0: none), and how it died in words.
+    on_death: Callable[[int, int, str], None]
+
+
+class Pool(Protocol):
+    """Children that run jobs."""
+
+    def start(self) -> None:
+        """Begin importing the app; `on_manifest` or `on_broken` follows."""
+
+    def announce(self) -> None:
+        """The worker is ready: let the app's hooks know."""
+
+    def spawn(self) -> int:
+        """Ask for one more child; its number.  It says READY when it waits for work."""
+
+    def send(self, child: int, frame: Frame) -> None:
+        """Say *frame* to *child*; nothing happens if it is gone."""
+
+    def pause(self, child: int, paused: bool) -> None:
+        """Stop (or go on) listening to *child*, so that it waits when it says too much."""
+
+    def kill(self, child: int) -> None:
+        """End *child* and all it started, at once."""
+
+    def kill_all(self) -> None:
+        """End every child at once."""
+
+    def pid(self, child: int) -> int | None:
+        """The process id of *child*, None while it is not born."""
+
+    def close(self, timeout: float) -> None:
+        """Let the children go (they finish what is in hand), wait at most *timeout* seconds."""

@@ -1,0 +1,327 @@
+"""The worker's parent, from boot to exit: read `run` top to bottom.
+
+It owns the loop, the two connections to the broker (intake consumes and settles, outlet publishes)
+and the pool, and passes between dispatcher and children what they say.  It never imports the app,
+never opens a body, and never talks to a result store.
+
+::
+
+    boot ──> running ──TERM, INT──> stopping (warm) ──all done──> exit 0
+      │         │                        │
+      │         └──QUIT──────────────────┴──second signal──> cold: kill, give back, exit
+      └── the app cannot be imported: exit 3
+"""
+
+import os
+import signal
+import socket
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from taskq import clock, log
+from taskq.broker import open_broker
+from taskq.broker.base import Broker, Delivery, Intake, Outlet, Route
+from taskq.errors import PublishError
+from taskq.loop import Loop
+from taskq.wire.message import Message
+from taskq.worker import banner, frames
+from taskq.worker.dispatcher import DEPTH, Dispatcher
+from taskq.worker.frames import Frame
+from taskq.worker.hands import WorkerHands
+from taskq.worker.manifest import Manifest
+from taskq.worker.options import WorkerOptions
+from taskq.worker.outcome import Outcome
+from taskq.worker.pool import Pool, Reports
+from taskq.worker.prefork import Prefork
+from taskq.worker.relay import unpack_route
+from taskq.worker.solo import Solo
+
+EXIT_OK = 0
+#: Stopped at once: running tasks were killed and given back.
+EXIT_COLD = 1
+#: The app cannot be imported: starting again will not help.
+EXIT_BROKEN = 3
+
+#: A child with more messages unconfirmed than this is not listened to until half are confirmed.
+_TALKATIVE = 2000
+#: Unpacked routes kept; more than this many different ones are unpacked again.
+_ROUTES = 10_000
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What exists once the manifest is known."""
+
+    manifest: Manifest
+    broker: Broker
+    intake: Intake
+    outlet: Outlet
+    hands: WorkerHands
+    dispatcher: Dispatcher
+    concurrency: int
+
+
+class Supervisor:
+    """One worker; `run` is its life.  Everything here is written by the loop's one thread."""
+
+    def __init__(self, options: WorkerOptions) -> None:
+        self._options = replace(options, name=node_name(options.name))
+        self._loop = Loop()
+        reports = Reports(self._on_manifest, self._on_broken, self._on_frame, self._on_death)
+        self._pool: Pool
+        if options.pool == "solo":
+            self._pool = Solo(self._loop, self._options, reports)
+        else:
+            self._pool = Prefork(self._loop, self._options, reports)
+        self._parts: _Parts | None = None
+        self._routes: dict[bytes, Route] = {}
+        #: Messages of each child that are not confirmed yet.
+        self._unconfirmed: dict[int, int] = {}
+        self._paused: set[int] = set()
+        self._consuming = False
+        self._announced = False
+        self._stopping = False
+        self._exit: int | None = None
+
+    def run(self) -> int:
+        """Work until told to stop; returns the exit code."""
+        self._loop.on_signal(signal.SIGTERM, partial(self._stop, "SIGTERM"))
+        self._loop.on_signal(signal.SIGINT, partial(self._stop, "SIGINT"))
+        self._loop.on_signal(signal.SIGQUIT, partial(self._stop_cold, "SIGQUIT"))
+        self._pool.start()
+        while self._exit is None:
+            self._loop.turn()
+            if self._stopping and (self._parts is None or self._parts.dispatcher.idle):
+                self._exit = EXIT_OK
+        self._shut_down()
+        return self._exit
+
+    # -- booting -----------------------------------------------------------------------------
+
+    def _on_broken(self, why: str) -> None:
+        log.event("app-broken", app=self._options.app or "(looked for)", why=why)
+        self._exit = EXIT_BROKEN
+
+    def _on_manifest(self, packed: dict[str, object]) -> None:
+        if self._parts is None:  # else a new nursery takes the place of one that died
+            self._parts = self._open(Manifest.unpack(packed))
+        self._grow()
+
+    def _open(self, manifest: Manifest) -> _Parts:
+        options, settings = self._options, manifest.settings
+        solo = options.pool == "solo"
+        concurrency = 1 if solo else options.concurrency or settings["worker_concurrency"] or cpus()
+        # A solo worker cannot answer heartbeats while its one task runs.
+        heartbeat = 0.0 if solo else manifest.broker.heartbeat
+        broker = open_broker(replace(manifest.broker, name=options.name, heartbeat=heartbeat))
+        banner.show(options, manifest, concurrency, broker.url)
+        outlet = broker.outlet(self._loop)
+        intake = broker.intake(
+            self._loop,
+            on_delivery=self._on_delivery,
+            on_ready=self._on_consuming,
+            on_lost=self._on_lost,
+        )
+        hands = WorkerHands(
+            self._loop,
+            self._pool,
+            intake,
+            outlet,
+            node=options.name,
+            dead_letter_ttl=settings["dead_letter_ttl"],
+        )
+        hands.dispatcher = Dispatcher(
+            hands,
+            manifest.policies,
+            max_crashes=settings["max_crashes"],
+            max_deliveries=settings["max_deliveries"],
+            depth=1 if solo else DEPTH,
+        )
+        window = options.prefetch or max(1, concurrency * settings["worker_prefetch_multiplier"])
+        intake.consume(manifest.queues, window)
+        return _Parts(manifest, broker, intake, outlet, hands, hands.dispatcher, concurrency)
+
+    def _grow(self) -> None:
+        """Spawn until there are as many children as wanted."""
+        if self._parts is None or self._stopping:
+            return
+        while self._parts.dispatcher.children < self._parts.concurrency:
+            self._parts.dispatcher.child_started(self._pool.spawn())
+
+    def _on_consuming(self) -> None:
+        self._consuming = True
+        self._announce()
+
+    def _announce(self) -> None:
+        ready = self._parts is not None and self._parts.dispatcher.any_ready
+        if ready and self._consuming and not self._announced:
+            self._announced = True
+            log.event("worker-ready", node=self._options.name)
+            self._pool.announce()
+
+    # -- what the broker says ----------------------------------------------------------------
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        assert self._parts is not None
+        job = self._parts.dispatcher.receive(delivery, clock.wall())
+        if log.audible("task-received") and job.headers is not None:
+            log.event("task-received", name=job.name, id=job.id, queue=delivery.queue)
+
+    def _on_lost(self, _reason: str) -> None:
+        assert self._parts is not None
+        self._consuming = False
+        self._parts.dispatcher.lose_deliveries()
+
+    # -- what children say -------------------------------------------------------------------
+
+    def _on_frame(self, child: int, frame: Frame) -> None:
+        assert self._parts is not None
+        match frame[0]:
+            case frames.DONE:
+                self._on_done(child, *frame[1:])
+            case frames.PUBLISH:
+                self._on_publish(child, *frame[1:])
+            case frames.FLUSH:
+                self._parts.dispatcher.asked(child, frame[1], frame[2])
+            case frames.STORED:
+                self._parts.hands.on_stored(frame[1], frame[2])
+            case frames.READY:
+                log.event("child-ready", pid=frame[1])
+                if not self._parts.hands.is_clerk(child):
+                    self._parts.dispatcher.child_ready(child)
+                    self._announce()
+
+    def _on_done(
+        self, child: int, number: int, outcome: str, runtime: float, detail: dict[str, Any]
+    ) -> None:
+        assert self._parts is not None
+        evidence = detail.get("evidence")
+        self._parts.dispatcher.done(
+            child,
+            number,
+            Outcome(outcome),
+            runtime,
+            detail.get("reason", ""),
+            tuple(evidence) if evidence else None,
+        )
+
+    def _on_publish(
+        self,
+        child: int,
+        number: int,
+        packed: bytes,
+        raw: bytes,
+        body: bytes,
+        due: float | None,
+        mandatory: bool,
+        ticket: int | None,
+    ) -> None:
+        assert self._parts is not None
+        route = self._routes.get(packed)
+        if route is None:
+            if len(self._routes) >= _ROUTES:
+                self._routes.clear()
+            route = self._routes[packed] = unpack_route(packed)
+        known = self._parts.dispatcher.publishing(number)
+        waiting = self._unconfirmed[child] = self._unconfirmed.get(child, 0) + 1
+        if waiting == _TALKATIVE:
+            self._paused.add(child)
+            self._pool.pause(child, True)
+        self._parts.outlet.publish(
+            Message(raw, body),
+            route,
+            partial(self._on_published, child, number if known else None, ticket),
+            due=due,
+            mandatory=mandatory,
+        )
+
+    def _on_published(
+        self, child: int, number: int | None, ticket: int | None, error: PublishError | None
+    ) -> None:
+        assert self._parts is not None
+        refusal = None if error is None else str(error)
+        if child in self._unconfirmed:
+            waiting = self._unconfirmed[child] = self._unconfirmed[child] - 1
+            if child in self._paused and waiting <= _TALKATIVE // 2:
+                self._paused.discard(child)
+                self._pool.pause(child, False)
+        if ticket is not None:  # the child waits for this very message: it hears, and decides
+            self._parts.hands.answer(child, ticket, refusal)
+            refusal = None
+        if number is not None:
+            self._parts.dispatcher.published(number, refusal)
+
+    def _on_death(self, child: int, begun: int, how: str) -> None:
+        self._unconfirmed.pop(child, None)
+        self._paused.discard(child)
+        if self._parts is None or self._exit is not None:
+            return
+        if self._parts.hands.is_clerk(child):
+            self._parts.hands.on_clerk_death()
+            return
+        log.event("child-died", child=child, how=how)
+        for job in self._parts.dispatcher.child_died(child, begun, how):
+            log.event(
+                "task-lost",
+                name=job.name,
+                id=job.id,
+                how=how,
+                crashes=job.crashes,
+                limit=self._parts.manifest.settings["max_crashes"],
+            )
+        self._grow()
+
+    # -- stopping ----------------------------------------------------------------------------
+
+    def _stop(self, signal_name: str) -> None:
+        if self._stopping:
+            self._stop_cold(f"second signal, {signal_name}")
+            return
+        self._stopping = True
+        log.event(
+            "worker-stopping", node=self._options.name, how=f"{signal_name}, finishing what runs"
+        )
+        if self._parts is not None:
+            self._parts.dispatcher.stop()
+            self._parts.intake.pause()
+
+    def _stop_cold(self, why: str) -> None:
+        self._stopping = True
+        log.event("worker-stopping", node=self._options.name, how=f"{why}, at once")
+        self._exit = EXIT_COLD
+        if self._parts is not None:
+            self._parts.dispatcher.stop()
+        self._pool.kill_all()
+
+    def _shut_down(self) -> None:
+        """Children first, so that nothing more is said; then what is unconfirmed; the intake last.
+
+        Closing the intake gives back what was never begun, and an ack must not overtake a confirm.
+        """
+        self._pool.close(0.0 if self._exit == EXIT_COLD else 5.0)
+        if self._parts is not None:
+            self._parts.outlet.close()
+            self._parts.intake.close()
+            self._parts.broker.close()
+        log.event("worker-stopped", node=self._options.name)
+        self._loop.close()
+
+
+def cpus() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def node_name(pattern: str) -> str:
+    """*pattern* with %h (host name), %n (its first part), %d (its domain) and %% filled in.
+
+    A name without a host part gets this host's, as operators' tools expect `name@host`.
+    """
+    host = socket.gethostname()
+    short, _, domain = host.partition(".")
+    if "@" not in pattern:
+        pattern += "@%h"
+    for word, value in (("%h", host), ("%n", short), ("%d", domain), ("%%", "%")):
+        pattern = pattern.replace(word, value)
+    return pattern

@@ -1,0 +1,79 @@
+"""The tasks that tests run in a worker: each does what its arguments say.
+
+The folder stands alone: a worker that starts in it needs nothing else of the tests.
+"""
+
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from taskq import TaskQ
+
+app = TaskQ("tests")
+
+
+def note(task_id: str, remark: object) -> None:
+    """Write one line into the ledger of the test, where it gave one.
+
+    One `write` to a file opened with O_APPEND: lines of many processes do not mix, and what was
+    written stays when the writer is killed.
+    """
+    if path := os.environ.get("TASKQ_TEST_LEDGER"):
+        ledger = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(ledger, f"{task_id} {remark}\n".encode())
+        finally:
+            os.close(ledger)
+
+
+@app.task
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+@app.task
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+@app.task(bind=True)
+def record(self: Any, n: int) -> int:
+    """Stands in the ledger once for each time that it ran."""
+    note(self.request.id, n)
+    return n
+
+
+@app.task(bind=True, max_retries=None, default_retry_delay=0)
+def act(self: Any, word: str, argument: Any = None) -> Any:
+    """Does *word*; stands in the ledger from its start, whatever becomes of it."""
+    note(self.request.id, word)
+    match word:
+        case "ok":
+            return argument
+        case "fail":
+            raise RuntimeError(argument)
+        case "retry":  # as many times as argument says
+            if self.request.retries < argument:
+                raise self.retry()
+            return self.request.retries
+        case "sleep":
+            time.sleep(argument)
+        case "hold":  # until the file named by argument exists
+            while not Path(argument).exists():
+                time.sleep(0.01)
+        case "exit":
+            os._exit(3)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "segfault":
+            ctypes.string_at(0)
+        case "big":  # a result of as many characters as argument says
+            return "x" * argument
+        case "unencodable":
+            return object()
+        case _:
+            raise ValueError(f"act() knows no word {word!r}")
+    return None

@@ -1,0 +1,277 @@
+"""Private RabbitMQ nodes: one for the whole session, one to be tormented, a vhost for each test.
+
+With TASKQ_TEST_AMQP_URL set, tests use that server and its vhost as they are; those that stop a
+node or ask `rabbitmqctl` fail and say why.
+"""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pika
+import pytest
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import ChannelClosedByBroker
+
+from tests.support.ports import free_port
+from tests.support.program import find_program, leashed
+from tests.support.wait import wait_until
+
+#: Where Debian keeps RabbitMQ's own scripts.  Those on the path change the user when root calls
+#: them and refuse everybody else; a private node needs neither.
+_DEBIAN = "/usr/lib/rabbitmq/bin"
+
+#: So many vhosts are made by one call, which takes about a second.
+_VHOSTS = 50
+
+_ADD_VHOSTS = """
+[begin
+     Vhost = list_to_binary("t" ++ integer_to_list(N)),
+     rabbit_vhost:add(Vhost, <<"tests">>),
+     rabbit_auth_backend_internal:set_permissions(
+         <<"guest">>, Vhost, <<".*">>, <<".*">>, <<".*">>, <<"tests">>)
+ end || N <- lists:seq(%d, %d)], ok.
+"""
+
+
+class RabbitNode:
+    """A RabbitMQ node of our own: its ports, data, name service and cookie touch nobody else's.
+
+    Made stopped.  `kill` is SIGKILL, `stop` lets it shut down, and `start` brings it back with
+    its data; `close` ends it for good.
+    """
+
+    def __init__(self) -> None:
+        self._server = find_program("rabbitmq-server", "rabbitmq-server", _DEBIAN)
+        self._rabbitmqctl = find_program("rabbitmqctl", "rabbitmq-server", _DEBIAN)
+        self.folder = Path(tempfile.mkdtemp(prefix="taskq-rabbit-"))
+        self.name = f"taskq-{secrets.token_hex(4)}@localhost"
+        self.port = free_port()
+        self._env = os.environ | self._write_folder()
+        self._vhosts: list[str] = []
+        self._vhosts_made = 0
+        self._node: subprocess.Popen[bytes] | None = None
+        # Erlang would leave a name service running that outlives the node; this one is ours.
+        self._epmd = subprocess.Popen(
+            leashed(find_program("epmd", "erlang-base"), "-port", self._env["ERL_EPMD_PORT"]),
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def _write_folder(self) -> dict[str, str]:
+        """Write what the node reads at its start; returns the environment that points at it."""
+        cookie = self.folder / ".erlang.cookie"
+        cookie.write_text(secrets.token_hex(16))
+        cookie.chmod(0o400)
+        (self.folder / "enabled_plugins").write_text("[].\n")
+        (self.folder / "rabbitmq.conf").write_text(
+            "disk_free_limit.absolute = 1MB\n"  # a full disk is no business of these tests
+            "raft.wal_max_size_bytes = 67108864\n"
+            "log.console = false\n"
+        )
+        return {
+            "HOME": str(self.folder),  # where Erlang looks for the cookie
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(free_port()),
+            "RABBITMQ_NODENAME": self.name,
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "data"),
+            "RABBITMQ_LOG_BASE": str(self.folder / "log"),
+            "RABBITMQ_PID_FILE": str(self.folder / "pid"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "enabled_plugins"),
+            "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
+            "RABBITMQ_CONF_ENV_FILE": str(self.folder / "none"),
+            # Lets the script become the node, so that the process we start is the one we kill.
+            "RUNNING_UNDER_SYSTEMD": "true",
+        }
+
+    def start(self) -> None:
+        """Start the node and return once it takes connections; nothing to do if it runs."""
+        if self._node is not None:
+            return
+        with (self.folder / "output").open("ab") as output:
+            self._node = subprocess.Popen(
+                leashed(self._server),
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        wait_until(self._answers, f"{self.name} to start", timeout=60)
+
+    def _answers(self) -> bool:
+        assert self._node is not None
+        ended = self._node.poll()
+        assert ended is None, f"{self.name} ended with {ended} at its start:\n{self.log()}"
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            return True
+        return False
+
+    def stop(self) -> None:
+        """Let the node shut down in order, and wait for its end."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the node without a word, and wait until it is gone.
+
+        RabbitMQ keeps what it knows of new vhosts and queues in memory for a while (Mnesia's log
+        for seconds, the names of quorum queues for three minutes: dets' auto_save), and a queue
+        declared just before the blow never comes back.  These are written down first, because it
+        is taskq that is tested here; messages get no such help.
+        """
+        if self._node is not None:
+            self.ctl("eval", "mnesia:sync_log(), [dets:sync(Table) || Table <- dets:all()], ok.")
+        self._end(signal.SIGKILL)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._node is not None:
+            self._node.send_signal(how)
+            try:
+                self._node.wait(timeout=60)
+            finally:
+                self._node.kill()
+                self._node.wait()
+                self._node = None
+
+    def close(self) -> None:
+        """End the node and its name service, and remove the folder.  Idempotent."""
+        self._end(signal.SIGKILL)  # nobody will read its data again
+        self._epmd.kill()
+        self._epmd.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def ctl(self, *arguments: str) -> str:
+        """What `rabbitmqctl` *arguments* printed; costs a third of a second of one core."""
+        done = subprocess.run(
+            [self._rabbitmqctl, "--quiet", *arguments],
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, f"rabbitmqctl {arguments}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def log(self) -> str:
+        """The end of everything the node said."""
+        files = [self.folder / "output", self.folder / f"log/{self.name}.log"]
+        return "\n".join(file.read_text()[-4000:] for file in files if file.exists())
+
+    def url(self, vhost: str = "/") -> str:
+        """The AMQP URL of *vhost*."""
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/{vhost.replace('/', '%2F')}"
+
+    def fresh_vhost(self) -> str:
+        """The name of a vhost that no test has used; used ones stay until the node is closed."""
+        if not self._vhosts:
+            first, last = self._vhosts_made + 1, self._vhosts_made + _VHOSTS
+            self.ctl("eval", _ADD_VHOSTS % (first, last))
+            self._vhosts = [f"t{number}" for number in range(last, first - 1, -1)]
+            self._vhosts_made = last
+        return self._vhosts.pop()
+
+
+class Rabbit:
+    """What one test sees of RabbitMQ: a *url* to connect to, and a look into its queues.
+
+    *node* is None when the server was given to us by TASKQ_TEST_AMQP_URL.
+    """
+
+    def __init__(self, node: RabbitNode | None, url: str, vhost: str) -> None:
+        self._node = node
+        self.url = url
+        self.vhost = vhost
+
+    def __repr__(self) -> str:
+        return f"Rabbit({self.url})"
+
+    @property
+    def node(self) -> RabbitNode:
+        """The private node."""
+        assert self._node, "this test needs a node of its own: run it without TASKQ_TEST_AMQP_URL"
+        return self._node
+
+    def ctl(self, *arguments: str) -> str:
+        """What `rabbitmqctl` printed."""
+        return self.node.ctl(*arguments)
+
+    @contextmanager
+    def channel(self) -> Iterator[BlockingChannel]:
+        """A channel of pika's blocking connection, for what taskq itself must not be asked."""
+        with pika.BlockingConnection(pika.URLParameters(self.url)) as connection:
+            yield connection.channel()
+
+    def count(self, queue: str) -> int:
+        """How many messages are ready in *queue*; 0 if there is no such queue."""
+        try:
+            with self.channel() as channel:
+                return int(channel.queue_declare(queue, passive=True).method.message_count)
+        except ChannelClosedByBroker as closed:
+            if closed.reply_code != 404:
+                raise
+            return 0
+
+    def drain(self, queue: str) -> list[tuple[pika.BasicProperties, bytes]]:
+        """Take all ready messages out of *queue*: the properties and the body of each.
+
+        The headers are as pika reads them, which makes integers of floats.
+        """
+        drained = []
+        with self.channel() as channel:
+            while (got := channel.basic_get(queue, auto_ack=True))[0] is not None:
+                drained.append((got[1], got[2]))
+        return drained
+
+
+@pytest.fixture(scope="session")
+def rabbit_node() -> Iterator[RabbitNode | None]:
+    """The session's node, None when TASKQ_TEST_AMQP_URL names a server; leave it running."""
+    if os.environ.get("TASKQ_TEST_AMQP_URL"):
+        yield None
+        return
+    node = RabbitNode()
+    try:
+        node.start()
+        yield node
+    finally:
+        node.close()
+
+
+@pytest.fixture
+def rabbit(rabbit_node: RabbitNode | None) -> Rabbit:
+    """An empty vhost."""
+    if rabbit_node is None:
+        url = os.environ["TASKQ_TEST_AMQP_URL"]
+        return Rabbit(None, url, pika.URLParameters(url).virtual_host)
+    vhost = rabbit_node.fresh_vhost()
+    return Rabbit(rabbit_node, rabbit_node.url(vhost), vhost)
+
+
+@pytest.fixture(scope="module")
+def own_rabbit_node() -> Iterator[RabbitNode]:
+    """A node that this module's tests may stop, kill and alarm."""
+    node = RabbitNode()
+    try:
+        yield node
+    finally:
+        node.close()
+
+
+@pytest.fixture
+def own_rabbit(own_rabbit_node: RabbitNode) -> Rabbit:
+    """An empty vhost on a running node that the test may stop, kill and alarm."""
+    own_rabbit_node.start()
+    own_rabbit_node.ctl("set_vm_memory_high_watermark", "0.4")  # ends the alarm of a failed test
+    vhost = own_rabbit_node.fresh_vhost()
+    return Rabbit(own_rabbit_node, own_rabbit_node.url(vhost), vhost)

@@ -1,0 +1,399 @@
+"""The dispatcher under chosen and under random histories."""
+
+import itertools
+from collections import Counter
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from taskq.broker.base import Delivery
+from taskq.wire.message import Message, Properties
+from taskq.wire.task import TaskHeaders, encode
+from taskq.worker.dispatcher import DEPTH, Dispatcher
+from taskq.worker.ledger import Job
+from taskq.worker.outcome import Outcome, Policy
+
+POLICIES = {
+    "late": Policy(),
+    "early": Policy(acks_late=False),
+    "once": Policy(reject_on_worker_lost=False),
+}
+
+
+class RecordingHands:
+    """Hands that note what was asked of them."""
+
+    def __init__(self) -> None:
+        self.running: dict[int, list[Job]] = {}
+        self.settled: Counter[int] = Counter()
+        self.acked: list[int] = []
+        self.requeued: list[int] = []
+        self.discarded: list[int] = []
+        self.copies: list[tuple[str, Job]] = []
+        self.stores: list[tuple[Job, str, str]] = []
+        self.answers: list[tuple[int, int, str | None]] = []
+        self.wakes: list[float] = []
+
+    def run(self, child: int, job: Job) -> None:
+        self.running.setdefault(child, []).append(job)
+
+    def ack(self, delivery: Delivery) -> None:
+        self.settled[delivery.tag] += 1
+        self.acked.append(delivery.tag)
+
+    def reject(self, delivery: Delivery, *, requeue: bool) -> None:
+        self.settled[delivery.tag] += 1
+        (self.requeued if requeue else self.discarded).append(delivery.tag)
+
+    def dead_letter(self, job: Job) -> None:
+        self.copies.append(("dead", job))
+
+    def run_again(self, job: Job) -> None:
+        self.copies.append(("again", job))
+
+    def delay(self, job: Job, until: float) -> None:
+        self.copies.append(("delay", job))
+
+    def store(self, job: Job, state: str, exception: str, text: str) -> None:
+        self.stores.append((job, state, exception))
+
+    def answer(self, child: int, ticket: int, refusal: str | None) -> None:
+        self.answers.append((child, ticket, refusal))
+
+    def wake(self, at: float) -> None:
+        self.wakes.append(at)
+
+
+_tags = itertools.count(1)
+
+
+def delivery(name: str = "late", **fields: object) -> Delivery:
+    tag = next(_tags)
+    headers = TaskHeaders(task=name, id=f"id-{tag}", **fields)  # type: ignore[arg-type]
+    return Delivery(tag, None, "q", encode(headers, (), {}))
+
+
+def make(children: int = 1) -> tuple[Dispatcher, RecordingHands]:
+    hands = RecordingHands()
+    dispatcher = Dispatcher(hands, POLICIES)
+    for number in range(1, children + 1):
+        dispatcher.child_started(number)
+        dispatcher.child_ready(number)
+    return dispatcher, hands
+
+
+def test_a_late_acked_delivery_is_acked_when_its_job_is_done_and_not_before() -> None:
+    dispatcher, hands = make()
+    one = delivery()
+
+    job = dispatcher.receive(one, 0.0)
+    acked_while_running = list(hands.acked)
+    dispatcher.done(1, job.number, Outcome.SUCCESS, 0.1)
+
+    assert [] == acked_while_running
+    assert [one.tag] == hands.acked
+    assert dispatcher.idle
+
+
+def test_an_early_acked_delivery_is_acked_when_a_child_takes_it() -> None:
+    dispatcher, hands = make()
+    first, second = delivery("early"), delivery("early")
+
+    dispatcher.receive(first, 0.0)
+    dispatcher.receive(second, 0.0)
+
+    assert [first.tag] == hands.acked
+
+
+def test_the_ack_waits_for_every_message_that_the_job_sent() -> None:
+    dispatcher, hands = make()
+    job = dispatcher.receive(delivery(), 0.0)
+    dispatcher.publishing(job.number)
+    dispatcher.publishing(job.number)
+
+    dispatcher.done(1, job.number, Outcome.SUCCESS, 0.1)
+    dispatcher.published(job.number, None)
+    acked_too_early = list(hands.acked)
+    dispatcher.published(job.number, None)
+
+    assert [] == acked_too_early
+    assert 1 == len(hands.acked)
+
+
+def test_a_child_that_asks_hears_of_a_refusal_once_all_is_confirmed() -> None:
+    dispatcher, hands = make()
+    job = dispatcher.receive(delivery(), 0.0)
+    dispatcher.publishing(job.number)
+    dispatcher.publishing(job.number)
+    dispatcher.asked(1, job.number, 9)
+
+    dispatcher.published(job.number, "no such queue")
+    dispatcher.published(job.number, None)
+
+    assert [(1, 9, "no such queue")] == hands.answers
+    dispatcher.done(1, job.number, Outcome.FAILURE, 0.1)
+    assert 1 == len(hands.acked)
+
+
+def test_a_result_message_that_is_refused_gives_the_delivery_back() -> None:
+    dispatcher, hands = make()
+    job = dispatcher.receive(delivery(), 0.0)
+    dispatcher.publishing(job.number)
+    dispatcher.done(1, job.number, Outcome.SUCCESS, 0.1)
+
+    dispatcher.published(job.number, "timed out")
+
+    assert 1 == len(hands.requeued)
+    assert [] == hands.acked
+
+
+def test_a_job_that_killed_its_child_runs_again_as_a_counted_copy() -> None:
+    dispatcher, hands = make()
+    job = dispatcher.receive(delivery(), 0.0)
+
+    dispatcher.child_died(1, job.number, "signal 9 (SIGKILL)")
+    acked_before_the_copy = list(hands.acked)
+    dispatcher.copied(job.number, None, refused=False)
+
+    assert [("again", job)] == hands.copies
+    assert 1 == job.crashes
+    assert [] == acked_before_the_copy
+    assert 1 == len(hands.acked)
+
+
+def test_a_third_crash_is_stored_as_lost_and_dead_lettered() -> None:
+    dispatcher, hands = make()
+    job = dispatcher.receive(delivery(crashes=2), 0.0)
+
+    dispatcher.child_died(1, job.number, "signal 11 (SIGSEGV)")
+    copies_before_the_result = list(hands.copies)
+    dispatcher.stored(job.number)
+    dispatcher.copied(job.number, None, refused=False)
+
+    assert [(job, "FAILURE", "WorkerLostError")] == hands.stores
+    assert [] == copies_before_the_result
+    assert [("dead", job)] == hands.copies
+    assert 1 == len(hands.acked)
+
+
+def test_jobs_behind_the_one_that_killed_the_child_are_innocent() -> None:
+    dispatcher, hands = make()
+    warm = dispatcher.receive(delivery(), 0.0)
+    dispatcher.done(1, warm.number, Outcome.SUCCESS, 0.0001)
+    killer, behind = dispatcher.receive(delivery(), 0.0), dispatcher.receive(delivery(), 0.0)
+    dispatcher.child_started(2)
+
+    dispatcher.child_died(1, killer.number, "signal 9 (SIGKILL)")
+    dispatcher.child_ready(2)
+
+    assert 0 == behind.crashes
+    assert [behind] == hands.running[2]
+
+
+def test_a_short_job_does_not_wait_behind_one_of_unknown_length() -> None:
+    dispatcher, hands = make(2)
+    for job in (dispatcher.receive(delivery("once"), 0.0), dispatcher.receive(delivery(), 0.0)):
+        assert job.child is not None
+        dispatcher.done(job.child, job.number, Outcome.SUCCESS, 0.0001 if job.name == "late" else 5)
+    hands.running.clear()
+
+    dispatcher.receive(delivery("once"), 0.0)
+    for _ in range(DEPTH + 2):
+        dispatcher.receive(delivery("late"), 0.0)
+
+    sizes = sorted(len(jobs) for jobs in hands.running.values())
+    assert [1, DEPTH] == sizes
+
+
+def test_lost_deliveries_that_wait_are_forgotten_and_running_ones_are_not_settled() -> None:
+    dispatcher, hands = make()
+    running, waiting = dispatcher.receive(delivery(), 0.0), dispatcher.receive(delivery(), 0.0)
+
+    dispatcher.lose_deliveries()
+    dispatcher.done(1, running.number, Outcome.SUCCESS, 0.1)
+
+    assert Counter() == hands.settled
+    assert dispatcher.ledger.get(waiting.number) is None
+    assert 0 == len(dispatcher.ledger)
+
+
+def test_headers_that_are_no_tasks_go_to_the_dead_letters_before_anything_runs() -> None:
+    dispatcher, hands = make()
+    foreign = Delivery(1, None, "q", Message.of(Properties(headers={"x": 1}), b"{}"))
+
+    job = dispatcher.receive(foreign, 0.0)
+    dispatcher.copied(job.number, None, refused=False)
+
+    assert {} == hands.running
+    assert [("dead", job)] == hands.copies
+    assert [1] == hands.acked
+
+
+def test_a_dead_letter_that_has_no_room_for_its_reason_is_left_to_the_broker() -> None:
+    dispatcher, hands = make()
+    foreign = Delivery(1, None, "q", Message.of(Properties(headers={"x": 1}), b"{}"))
+    job = dispatcher.receive(foreign, 0.0)
+
+    dispatcher.copied(job.number, "headers take 70000 bytes", refused=True)
+
+    assert [1] == hands.discarded
+    assert [] == hands.acked
+
+
+def test_a_stopped_worker_hands_out_nothing() -> None:
+    dispatcher, hands = make()
+    first = dispatcher.receive(delivery(), 0.0)
+    dispatcher.receive(delivery(), 0.0)
+
+    dispatcher.stop()
+    dispatcher.done(1, first.number, Outcome.SUCCESS, 0.1)
+
+    assert [first] == hands.running[1]
+    assert dispatcher.idle
+
+
+class RandomHistory(RuleBasedStateMachine):
+    """Whatever happens in whatever order, a delivery is settled at most once and none is stuck."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hands = RecordingHands()
+        self.dispatcher = Dispatcher(self.hands, POLICIES)
+        self.numbers = itertools.count(1)
+        self.alive: dict[int, bool] = {}
+        self.now = 1000.0
+        self.delivered: dict[int, Delivery] = {}
+        self.lost: set[int] = set()
+        self.early: set[int] = set()
+        self.unconfirmed: list[int] = []
+
+    def held(self, child: int) -> list[Job]:
+        return self.dispatcher.in_hands(child)
+
+    @rule()
+    def start_child(self) -> None:
+        if len(self.alive) < 4:
+            number = next(self.numbers)
+            self.alive[number] = False
+            self.dispatcher.child_started(number)
+
+    @precondition(lambda self: False in self.alive.values())
+    @rule()
+    def child_becomes_ready(self) -> None:
+        child = next(number for number, ready in self.alive.items() if not ready)
+        self.alive[child] = True
+        self.dispatcher.child_ready(child)
+
+    @rule(
+        name=st.sampled_from(["late", "early", "once", "unknown"]),
+        crashes=st.integers(0, 2),
+        wait=st.sampled_from([None, None, None, 0.05, 30.0]),
+        expired=st.booleans(),
+    )
+    def deliver(self, name: str, crashes: int, wait: float | None, expired: bool) -> None:
+        one = delivery(
+            name,
+            crashes=crashes,
+            eta=None if wait is None else self.now + wait,
+            expires=self.now - 1 if expired and wait is None else None,
+        )
+        self.delivered[one.tag] = one
+        if name == "early":
+            self.early.add(one.tag)
+        self.dispatcher.receive(one, self.now)
+
+    @precondition(lambda self: any(self.held(child) for child in self.alive))
+    @rule(data=st.data(), outcome=st.sampled_from([o for o in Outcome if o is not Outcome.LOST]))
+    def finish(self, data: st.DataObject, outcome: Outcome) -> None:
+        child = data.draw(st.sampled_from([c for c in self.alive if self.held(c)]))
+        job = self.held(child)[0]
+        self.dispatcher.done(child, job.number, outcome, data.draw(st.sampled_from([0.0001, 2.0])))
+
+    @precondition(lambda self: any(self.held(child) for child in self.alive))
+    @rule(data=st.data())
+    def publish(self, data: st.DataObject) -> None:
+        child = data.draw(st.sampled_from([c for c in self.alive if self.held(c)]))
+        job = self.held(child)[0]
+        assert self.dispatcher.publishing(job.number)
+        self.unconfirmed.append(job.number)
+
+    @precondition(lambda self: self.unconfirmed)
+    @rule(refusal=st.sampled_from([None, None, "refused"]))
+    def confirm(self, refusal: str | None) -> None:
+        self.dispatcher.published(self.unconfirmed.pop(0), refusal)
+
+    @precondition(lambda self: self.hands.stores)
+    @rule()
+    def store(self) -> None:
+        self.dispatcher.stored(self.hands.stores.pop(0)[0].number)
+
+    @precondition(lambda self: self.hands.copies)
+    @rule(error=st.sampled_from([None, None, "refused", "unconfirmed"]))
+    def copy(self, error: str | None) -> None:
+        job = self.hands.copies.pop(0)[1]
+        self.dispatcher.copied(job.number, error, refused=error == "refused")
+
+    @precondition(lambda self: self.alive)
+    @rule(data=st.data(), begun=st.booleans())
+    def kill_child(self, data: st.DataObject, begun: bool) -> None:
+        child = data.draw(st.sampled_from(sorted(self.alive)))
+        jobs = self.held(child)
+        del self.alive[child]
+        self.dispatcher.child_died(child, jobs[0].number if jobs and begun else 0, "signal 9")
+
+    @rule()
+    def lose_connection(self) -> None:
+        self.lost |= {tag for tag in self.delivered if not self.hands.settled[tag]}
+        self.dispatcher.lose_deliveries()
+
+    @rule(seconds=st.sampled_from([0.01, 0.1, 10.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.dispatcher.tick(self.now)
+
+    @invariant()
+    def nothing_is_settled_twice(self) -> None:
+        assert all(count == 1 for count in self.hands.settled.values())
+
+    @invariant()
+    def nothing_that_was_lost_is_settled(self) -> None:
+        assert not self.lost & set(self.hands.settled)
+
+    @invariant()
+    def no_child_holds_more_than_the_depth(self) -> None:
+        assert all(len(self.held(child)) <= DEPTH for child in self.alive)
+
+    @invariant()
+    def no_work_waits_while_a_child_is_idle(self) -> None:
+        idle = [c for c, ready in self.alive.items() if ready and not self.held(c)]
+        due = [job for job in self.dispatcher.waiting]
+        assert not (idle and due)
+
+    def teardown(self) -> None:
+        """Let everything end well: then every delivery is settled once, or was lost."""
+        self.start_child()
+        for child, ready in self.alive.items():
+            if not ready:
+                self.dispatcher.child_ready(child)
+        self.now += 1000
+        for _ in range(10_000):
+            self.dispatcher.tick(self.now)
+            if self.unconfirmed:
+                self.dispatcher.published(self.unconfirmed.pop(0), None)
+            elif self.hands.stores:
+                self.store()
+            elif self.hands.copies:
+                self.dispatcher.copied(self.hands.copies.pop(0)[1].number, None, refused=False)
+            elif busy := [c for c in self.alive if self.held(c)]:
+                job = self.held(busy[0])[0]
+                self.dispatcher.done(busy[0], job.number, Outcome.SUCCESS, 0.1)
+            else:
+                break
+        assert 0 == len(self.dispatcher.ledger)
+        settled_or_lost = set(self.hands.settled) | self.lost
+        assert set(self.delivered) == settled_or_lost
+
+
+TestRandomHistory = RandomHistory.TestCase
+TestRandomHistory.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

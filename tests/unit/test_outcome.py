@@ -1,0 +1,37 @@
+"""The table from outcome and policy to settlement."""
+
+import pytest
+
+from taskq.worker.outcome import Outcome, Policy, Settlement, settle
+
+LATE, EARLY = Policy(), Policy(acks_late=False)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "settlement"),
+    [
+        (Outcome.SUCCESS, Settlement.ACK),
+        (Outcome.FAILURE, Settlement.ACK),
+        (Outcome.RETRY, Settlement.ACK),
+        (Outcome.IGNORE, Settlement.ACK),
+        (Outcome.REVOKED, Settlement.ACK),
+        (Outcome.REJECT, Settlement.DEAD_LETTER),
+        (Outcome.MALFORMED, Settlement.DEAD_LETTER),
+        (Outcome.REJECT_REQUEUE, Settlement.REQUEUE),
+        (Outcome.UNSTORED, Settlement.REQUEUE),
+        (Outcome.LOST, Settlement.RUN_AGAIN),
+    ],
+)
+def test_every_outcome_has_its_settlement(outcome: Outcome, settlement: Settlement) -> None:
+    assert settlement is settle(outcome, LATE, crashes=1, max_crashes=3)
+
+
+def test_a_lost_job_runs_again_until_it_has_crashed_too_often() -> None:
+    verdicts = [settle(Outcome.LOST, LATE, crashes=n, max_crashes=3) for n in (1, 2, 3)]
+
+    assert [Settlement.RUN_AGAIN, Settlement.RUN_AGAIN, Settlement.DEAD_LETTER] == verdicts
+
+
+@pytest.mark.parametrize("policy", [EARLY, Policy(reject_on_worker_lost=False)])
+def test_a_lost_job_that_must_not_repeat_is_dead_lettered_at_once(policy: Policy) -> None:
+    assert Settlement.DEAD_LETTER is settle(Outcome.LOST, policy, crashes=1, max_crashes=3)

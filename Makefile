@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 
 # What is asked of the other Pythons that are found: whether taskq means the same there.  The tests
 # of whole processes would mostly repeat themselves.
-OTHER_PYTHONS := 3.12 3.13
+OTHER_PYTHONS := 3.11 3.12 3.13
 PORTABLE := tests/unit tests/wire tests/contract
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -49,7 +49,8 @@ servers:
 
 # The environment of another Python lies inside the main one; only the variables differ.
 $(OTHER_PYTHONS:%=portable-%): portable-%:
-	@python=$$(scripts/find-python python$*) || { echo "Python $* was not found: left out"; exit 0; }; \
+	@if [ -e $(BIN)/python$* ]; then exit 0; fi; \
+	python=$$(scripts/find-python python$*) || { echo "Python $* was not found: left out"; exit 0; }; \
 	$(MAKE) --no-print-directory portable PYTHON="$$python" VENV=$(VENV)/python$*
 
 portable: $(VENV)/installed-dev

@@ -92,7 +92,7 @@ class ContentDisallowed(MessageMalformed):
     """A received message has a content type outside `accept_content`."""
 
 
-class TimeoutError(TaskqError, builtins.TimeoutError):
+class TimeoutError(TaskqError, builtins.TimeoutError):  # noqa: A001
     """A result did not arrive within the time that the caller gave."""
 
 
@@ -128,7 +128,7 @@ class InvalidArguments(TaskFailure, ValueError):
     """Arguments or result of a `pydantic=True` task do not fit its annotations."""
 
 
-class TaskRequest(Exception):  # noqa: N818
+class TaskRequest(Exception):
     """What a running task asks of its worker by raising; not an error."""
 
 

@@ -75,9 +75,7 @@ def worker_shutdown(*, node: str) -> None:
 
 
 @Hook
-def task_prerun(
-    *, task: Any, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> None:
+def task_prerun(*, task: Any, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """A task is about to run."""
 
 

@@ -31,7 +31,10 @@ EVENTS: dict[str, tuple[int, str]] = {
     ),
     "blocked": (_WARNING, "{broker} blocks publishing: {reason}"),
     "unblocked": (_INFO, "{broker} takes messages again"),
-    "queue-foreign": (_WARNING, "queue {queue!r} exists with other arguments, used as it is: {reason}"),
+    "queue-foreign": (
+        _WARNING,
+        "queue {queue!r} exists with other arguments, used as it is: {reason}",
+    ),
     "queue-gone": (_WARNING, "queue {queue!r} was deleted under its consumer; declaring it again"),
     "priority-useless": (
         _WARNING,
@@ -65,10 +68,12 @@ EVENTS: dict[str, tuple[int, str]] = {
     "hook-failed": (_ERROR, "{hook} hook {function} failed: {exception}"),
 }
 
-_signals: int | None = int(os.environ["TASKQ_TEST_SIGNALS"]) if "TASKQ_TEST_SIGNALS" in os.environ else None
+_signals: int | None = (
+    int(os.environ["TASKQ_TEST_SIGNALS"]) if "TASKQ_TEST_SIGNALS" in os.environ else None
+)
 
 
-def event(name: str, **fields: Any) -> None:
+def event(name: str, /, **fields: Any) -> None:
     """Log the event *name* (a key of EVENTS) in its words, with its *fields*."""
     level, sentence = EVENTS[name]
     if logger.isEnabledFor(level):
@@ -119,7 +124,9 @@ class _JsonLines(logging.Formatter):
             entry["traceback"] = self.formatException(record.exc_info)
         if hasattr(record, "event"):
             entry["event"] = record.event
-            entry |= {key: value for key, value in record.__dict__["fields"].items() if key not in entry}
+            entry |= {
+                key: value for key, value in record.__dict__["fields"].items() if key not in entry
+            }
         return json.dumps(entry, default=str)
 
 

@@ -121,7 +121,7 @@ class Loop:
     # -- running -----------------------------------------------------------------------------
 
     def turn(self, timeout: float | None = None) -> None:
-        """Wait for something to do, at most *timeout* seconds (None: as long as it takes), do it."""
+        """Wait for something to do, at most *timeout* seconds (None: without limit); do it."""
         for key, mask in self._selector.select(self._patience(timeout)):
             if key.fileobj is self._wakeup:
                 self._read_wakeups()

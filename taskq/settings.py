@@ -115,7 +115,7 @@ _FOREIGN = frozenset(
     worker_redirect_stdouts_level worker_send_task_events worker_state_db
     worker_task_log_datefmt worker_task_log_format worker_timer worker_timer_precision
     worker_detect_quorum_queues
-    """.split()
+    """.split()  # noqa: SIM905
 )
 
 #: What to do instead of setting one of those, where there is something.
@@ -429,7 +429,7 @@ class Settings(BaseModel):
         )
 
     def backend_options(self) -> BackendOptions:
-        """What the result store is told; without `result_backend`, the one that goes with the broker."""
+        """What the result store is told; without `result_backend`, that of the broker's kind."""
         chosen = self.result_backend
         if chosen is None:
             broker = (*url.split(self.broker_url or ()), "")[0] or _embedded()
@@ -446,7 +446,7 @@ class Settings(BaseModel):
 
 
 def project_root() -> Path:
-    """The nearest folder from here upwards with a pyproject.toml or .git, else the working folder."""
+    """The nearest folder upwards that has a pyproject.toml or .git, else the working folder."""
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "pyproject.toml").is_file() or (folder / ".git").exists():
@@ -536,9 +536,7 @@ def _import(name: str) -> object:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name + ".").startswith(error.name + "."):
-            raise ConfigurationError(
-                f"config_from_object: there is no module {name!r}"
-            ) from error
+            raise ConfigurationError(f"config_from_object: there is no module {name!r}") from error
         raise
 
 
@@ -561,7 +559,9 @@ def _unknown(name: str, where: str) -> ConfigurationError:
         hint = _INSTEAD.get(name, "remove it")
         return ConfigurationError(f"{where}: taskq has no setting {name!r} of Celery; {hint}")
     if (modern := _modern(name.upper())) and (name.isupper() or name.upper() in _RENAMED):
-        hint = f"; {_INSTEAD.get(modern, 'which taskq does not have')}" if modern in _FOREIGN else ""
+        hint = (
+            f"; {_INSTEAD.get(modern, 'which taskq does not have')}" if modern in _FOREIGN else ""
+        )
         return ConfigurationError(f"{where}: the setting {name!r} is called {modern!r} now{hint}")
     near = closest(name.lower(), Settings.model_fields)
     meant = f"; did you mean {near!r}?" if near else ""

@@ -18,7 +18,7 @@ def masked(text: str) -> str:
 
 
 def scheme(url: str) -> str:
-    """The part before `://` in lower case (`db+postgresql`, `amqp`), or the whole of a bare word."""
+    """The part before `://` in lower case (`db+postgresql`, `amqp`), or all of a bare word."""
     return url.split(":", 1)[0].lower()
 
 

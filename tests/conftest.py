@@ -5,4 +5,5 @@ pytest_plugins = [
     "tests.support.proxy",
     "tests.support.ledger",
     "tests.support.process",
+    "tests.support.site",
 ]

@@ -148,7 +148,8 @@ def reporting(doing: str, task_id: str, store: str, *errors: type[Exception]) ->
     try:
         yield
     except errors as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        words = getattr(error, "orig", None) or error  # SQLAlchemy's own would quote the statement
+        reason = " ".join(str(words).split()) or type(error).__name__
         raise BackendUnavailable(
             masked(
                 f"cannot {doing} the result of task {task_id} in {store}: {reason}; "

@@ -56,9 +56,18 @@ class Delivery:
     that it was delivered before (0 where it does not count).
     """
 
-    __slots__ = ("count", "exchange", "hold", "message", "queue", "redelivered", "routing_key", "tag")
+    __slots__ = (
+        "count",
+        "exchange",
+        "hold",
+        "message",
+        "queue",
+        "redelivered",
+        "routing_key",
+        "tag",
+    )
 
-    def __init__(  # noqa: D107
+    def __init__(
         self,
         tag: int,
         hold: object,
@@ -206,7 +215,7 @@ class Broker(Protocol):
         """Open a hold on queues for a worker."""
 
     def replies(self, loop: Loop, queue: Queue, on_reply: Callable[[Message], None]) -> Replies:
-        """Consume the reply *queue* without acks; ConfigurationError where there is no such thing."""
+        """Consume the reply *queue* without acks; ConfigurationError where there are none."""
 
     def count(self, queue: str) -> int:
         """How many messages are ready in *queue* (0 if it does not exist); blocks, any thread."""

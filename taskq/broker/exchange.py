@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from taskq.broker.base import Queue, Route
+from taskq.broker.topology import dead
 from taskq.errors import ConfigurationError, PublishRefused
 
 #: The rank of a message without a priority; the highest priority (9 and more) has rank 0.
@@ -26,11 +27,6 @@ class Binding(NamedTuple):
     type: str
     routing_key: str
     queue: str
-
-
-def dead(queue: str) -> str:
-    """The name of the dead-letter queue beside *queue*."""
-    return f"{queue}.dead"
 
 
 def bindings(queue: Queue) -> list[Binding]:
@@ -52,9 +48,10 @@ def bindings(queue: Queue) -> list[Binding]:
 
 
 def targets(known: Iterable[Binding], route: Route, *, mandatory: bool) -> list[str]:
-    """The queues that get a message sent to *route*, each once; *known* are its exchange's bindings.
+    """The queues that get a message sent to *route*, each once.
 
-    PublishRefused if the exchange does not exist, or if nothing fits and it is *mandatory*.
+    *known* are the bindings of its exchange.  PublishRefused if there is no such exchange,
+    or if nothing fits and it is *mandatory*.
     """
     every = list(known)
     if route.exchange and not every:

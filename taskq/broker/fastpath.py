@@ -316,6 +316,11 @@ class FastConnection(SelectConnection):  # type: ignore[misc]  # pika has no typ
             # At once, where pika would first wait for the loop to say that it is possible.
             self._transport._on_socket_writable()
 
+    def end_turn(self) -> None:
+        """Do what waits for the end of the turn, for who turns the loop inside a callback."""
+        self._read()
+        self.flush()
+
     def abandon(self, reason: str) -> None:
         """Drop the connection without a word to the broker; `on_closed` hears the *reason*."""
         if not self.is_closed and not self._abandoned:

@@ -6,7 +6,6 @@ out under a running task.  What is done with a dead owner's messages is the embe
 business.
 """
 
-import errno
 import fcntl
 import os
 import random
@@ -19,7 +18,7 @@ NOBODY = 1 << 30
 
 
 class Owners:
-    """The owners on one lock file in this process; thread-safe.
+    """The owners beside one database file, as one process sees them; thread-safe.
 
     There is one object for each file (`of`) with one descriptor, because closing *any* descriptor
     of a file drops all record locks that the process has on it.
@@ -32,60 +31,64 @@ class Owners:
         self._ours: set[int] = set()
 
     @staticmethod
-    def of(path: Path) -> "Owners":
-        """The owners on the lock file *path*, always the same object in a process."""
-        with _opening:
-            return _files.setdefault(path, Owners(path))
+    def of(database: Path) -> "Owners":
+        """The owners beside *database*, which must be given by the same path each time."""
+        return _known.setdefault(database, Owners(Path(f"{database}-owners")))
 
     def new(self) -> int:
-        """A number that no living process has; it lives until `release` or this process's end."""
-        while True:
-            number = NOBODY + random.randrange(1, NOBODY)
-            if self.claim(number):
-                return number
-
-    def claim(self, number: int) -> bool:
-        """Become owner *number* if that one is dead; False if it lives, here or elsewhere."""
+        """A number that is nobody else's; it lives until `release` or this process's end."""
         with self._lock:
-            if number in self._ours:  # the kernel would grant the process its own lock again
-                return False
-            if self._fd < 0:
-                self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
-            try:
-                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
-            except OSError as error:
-                if error.errno in (errno.EAGAIN, errno.EACCES):
-                    return False
-                raise
-            self._ours.add(number)
-            return True
+            while True:
+                number = random.randrange(NOBODY + 1, 2 * NOBODY)
+                if number not in self._ours and self._lock_byte(number):
+                    self._ours.add(number)
+                    return number
+
+    def alive(self, number: int) -> bool:
+        """Whether the owner *number* lives, in this or another process."""
+        with self._lock:
+            # The kernel would grant a process its own lock again, so ours are looked up.
+            if number in self._ours or not self._lock_byte(number):
+                return True
+            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, number)
+            return False
 
     def release(self, number: int) -> None:
         """Let *number* die.  Idempotent."""
         with self._lock:
-            if number in self._ours:
+            if number in self._ours:  # not so in a fork of this process
                 self._ours.remove(number)
                 fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, number)
-            if not self._ours:
-                self._close()
+                if not self._ours:
+                    self._close()
+
+    def _lock_byte(self, number: int) -> bool:
+        if self._fd < 0:
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
+        except (BlockingIOError, PermissionError):  # POSIX allows EAGAIN and EACCES
+            return False
+        return True
 
     def _close(self) -> None:
+        os.close(self._fd)
+        self._fd = -1
+
+    def _after_fork(self) -> None:
+        # Record locks are not inherited: all owners are the parent's, and live as long as it does.
+        self._lock = threading.Lock()
+        self._ours.clear()
         if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+            self._close()
 
 
-_opening = threading.Lock()
-_files: dict[Path, Owners] = {}
+_known: dict[Path, Owners] = {}
 
 
 def _after_fork_in_child() -> None:
-    # Record locks are not inherited: the parent's numbers are the parent's.
-    global _opening
-    _opening = threading.Lock()
-    for owners in _files.values():
-        owners._close()
-    _files.clear()
+    for owners in _known.values():
+        owners._after_fork()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -16,7 +16,10 @@ _LEVELS = ("debug", "info", "warning", "error", "critical")
 @click.command()
 @click.option("-A", "--app", help="The app: package.module or package.module:attribute.")
 @click.option(
-    "-Q", "--queues", default="", help="Queues to consume from, with commas between.",
+    "-Q",
+    "--queues",
+    default="",
+    help="Queues to consume from, with commas between.",
 )
 @click.option("-c", "--concurrency", type=click.IntRange(1), help="How many children run tasks.")
 @click.option("-n", "--name", default="taskq@%h", show_default=True, help="The worker's name.")

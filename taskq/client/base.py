@@ -9,6 +9,33 @@ from taskq.errors import ConfigurationError
 from taskq.settings import Settings
 
 
+class Sends(Protocol):
+    """What turns calls into messages; *task* is the Task, where its code is known."""
+
+    def send(
+        self,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: Mapping[str, Any],
+        task: Any = None,
+    ) -> Any:
+        """Send a call of task *name*; its AsyncResult."""
+
+    async def asend(
+        self,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: Mapping[str, Any],
+        task: Any = None,
+    ) -> Any:
+        """As `send`, without holding up the event loop."""
+
+    def send_again(self, task: Any, request: Request, again: Any) -> None:
+        """Send the next try of *request*, a run of *task*, that differs in what *again* says."""
+
+
 class App(Protocol):
     """The one object a user makes, as its tasks and results see it."""
 
@@ -20,30 +47,9 @@ class App(Protocol):
     def backend(self) -> Backend:
         """Where results are kept."""
 
-    def send_task(
-        self,
-        name: str,
-        args: Sequence[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        *,
-        task: Any = None,
-        **options: Any,
-    ) -> Any:
-        """Send a call of task *name*; its AsyncResult.  *task* is the task, where it is known."""
-
-    async def asend_task(
-        self,
-        name: str,
-        args: Sequence[Any] | None = None,
-        kwargs: Mapping[str, Any] | None = None,
-        *,
-        task: Any = None,
-        **options: Any,
-    ) -> Any:
-        """As `send_task`, without holding up the event loop."""
-
-    def send_again(self, task: Any, request: Request, again: Any) -> None:
-        """Send the next try of *request*, a run of *task*, that differs in what *again* says."""
+    @property
+    def sender(self) -> Sends:
+        """What sends."""
 
     def run_in_place(
         self,
@@ -52,10 +58,9 @@ class App(Protocol):
         kwargs: Mapping[str, Any],
         options: Mapping[str, Any],
         *,
-        throw: bool | None,
+        throw: bool | None = None,
     ) -> Any:
         """Run *task* in this process as a worker would; its EagerResult."""
-
 
 
 _default: App | None = None
@@ -68,7 +73,7 @@ def set_default_app(app: App | None) -> None:
 
 
 def default_app(what: str) -> App:
-    """The app made last in this process; ConfigurationError, naming *what* needs it, if none was."""
+    """The app made last in this process; ConfigurationError for *what* needs it, if none was."""
     if _default is None:
         raise ConfigurationError(
             f"{what} needs an app, and none was made in this process: "

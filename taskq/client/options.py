@@ -3,13 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
-from types import MappingProxyType
 from typing import Any, TypedDict, Unpack
 
 from taskq.settings import closest
-
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
-
 
 class CallOptions(TypedDict, total=False):
     """What `apply_async` and `send_task` take, with Celery's names; None leaves it to others.
@@ -94,8 +90,8 @@ class Signature:
 
     task: str
     args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = _NOTHING
-    options: Mapping[str, Any] = _NOTHING
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     #: The result of a task before it is not put in front of its arguments.
     immutable: bool = False
     #: The task itself, where its code is known.

@@ -73,7 +73,7 @@ class Producer:
 
     @property
     def outlet(self) -> Outlet:
-        """The way to publish that this producer uses, opened if it is not; any thread may use it."""
+        """What this producer publishes through, opened if it is not; any thread may use it."""
         outlet = self._outlet
         if outlet is None or (isinstance(outlet, _Line) and not outlet.alive):
             outlet = self._open()

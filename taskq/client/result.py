@@ -4,6 +4,7 @@ Where results are kept is the backend's business, what they look like there is `
 """
 
 import asyncio
+import builtins
 import threading
 import weakref
 from collections.abc import Callable
@@ -68,7 +69,7 @@ class AsyncResult(Generic[R]):
             end = await asyncio.to_thread(self._app.backend.subscribe, self.id, on_ready)
             try:
                 self._final = await asyncio.wait_for(arrived, timeout)
-            except asyncio.TimeoutError:
+            except builtins.TimeoutError:
                 raise self._too_late(timeout) from None
             finally:
                 end()
@@ -100,7 +101,7 @@ class AsyncResult(Generic[R]):
 
     @property
     def result(self) -> Any:
-        """What the task returned, the exception it raised, or the meta of a state it gave itself."""
+        """What the task returned, the exception it raised, or the meta of a state of its own."""
         known = self._look()
         if known is not None and known.state in states.EXCEPTION_STATES:
             return exception_from_wire(known.value)
@@ -162,7 +163,9 @@ class AsyncResult(Generic[R]):
         try:
             while True:
                 left = None if deadline is None else max(0.0, deadline - clock.monotonic())
-                pause = left if interval is None else min(interval, interval if left is None else left)
+                pause = (
+                    left if interval is None else min(interval, interval if left is None else left)
+                )
                 if arrived.wait(pause):
                     self._final = found[0]
                     return self._final

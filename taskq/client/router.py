@@ -44,8 +44,7 @@ class RouterTable:
         self._max_priority = max_priority
         self._physical = physical
         self.queues: dict[str, Queue] = {}
-        items = {default: None} if queues is None else dict(_named(queues))
-        for name, fields in items.items():
+        for name, fields in _named((default,) if queues is None else queues):
             self.queues[name] = self._queue(name, fields or {})
         self._made: dict[str, Queue] = {}
         self._routers = tuple(_routers(routes))
@@ -63,7 +62,7 @@ class RouterTable:
             return found
         if not self._create_missing:
             raise ConfigurationError(
-                f"queue {name!r} is not in task_queues, which has {', '.join(sorted(self.queues))}; "
+                f"queue {name!r} is not in task_queues ({', '.join(sorted(self.queues))}); "
                 "add it there, or turn task_create_missing_queues on"
             )
         self._made[name] = self._queue(name, {})
@@ -74,11 +73,11 @@ class RouterTable:
         return [self.queue(name) for name in dict.fromkeys(names)] or list(self.queues.values())
 
     def _queue(self, name: str, given: Mapping[str, Any]) -> Queue:
-        fields = {_ALIASES.get(key, key): value for key, value in given.items()}
-        for key in fields.keys() - _QUEUE_FIELDS:
-            near = closest(key, _QUEUE_FIELDS | _ALIASES.keys())
+        fields: dict[str, Any] = {_ALIASES.get(key, key): value for key, value in given.items()}
+        for field in fields.keys() - _QUEUE_FIELDS:
+            near = closest(field, _QUEUE_FIELDS | _ALIASES.keys())
             meant = f"; did you mean {near!r}?" if near else ""
-            raise ConfigurationError(f"task_queues: queue {name!r} has no field {key!r}{meant}")
+            raise ConfigurationError(f"task_queues: queue {name!r} has no field {field!r}{meant}")
         exchange = fields.get("exchange") or ""
         kind = fields.get("exchange_type") or "direct"
         if kind not in _EXCHANGE_TYPES or not isinstance(exchange, str):
@@ -109,7 +108,7 @@ class RouterTable:
         options: Mapping[str, Any],
         task: object = None,
     ) -> Mapping[str, Any]:
-        """The options that task_routes has for this call: those of the first router that answers."""
+        """What task_routes has for this call, as options: the first router that answers wins."""
         for router in self._routers:
             said = router(name, args, kwargs, options, task=task)
             if said is not None:
@@ -141,9 +140,8 @@ class RouterTable:
         return Route(exchange, options.routing_key or "", bound)
 
     def _keyed(self, key: str | None) -> str | None:
-        """The queue that a bare routing *key* names, unless the default queue's exchange reads it."""
-        by_key = self.queue(self.default).exchange_type in ("direct", "fanout") if key else False
-        return key if by_key else None
+        """The queue that a bare *key* names; none if the default queue's exchange reads it."""
+        return key if key and self.queue(self.default).exchange_type == "direct" else None
 
 
 def _named(

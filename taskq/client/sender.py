@@ -125,7 +125,7 @@ class Sender:
         args = request.args if again.new_args is None else again.new_args
         kwargs = request.kwargs if again.new_kwargs is None else again.new_kwargs
         options = Options.merged(task.call_options, kept, again.options)
-        self._publish(self._call(task.name, args, kwargs, options, task, route))
+        self._publish(self._call(task.name, args, kwargs, options, task=task, route=route))
 
     # -- from call to message ------------------------------------------------------------------
 
@@ -147,7 +147,7 @@ class Sender:
             lineage["parent_id"] = options.parent_id or parent.id
         if options.ignore_result is None and (task is not None or self._conf.task_ignore_result):
             lineage["ignore_result"] = self._conf.task_ignore_result
-        return self._call(name, args, kwargs, replace(options, **lineage), task)
+        return self._call(name, args, kwargs, replace(options, **lineage), task=task)
 
     def _call(
         self,
@@ -155,6 +155,7 @@ class Sender:
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         options: Options,
+        *,
         task: Task[Any, Any] | None,
         route: Route | None = None,
     ) -> _Call:

@@ -148,9 +148,7 @@ class Task(Generic[P, R]):
         self.__module__ = source.__module__
         #: The options of each call that the author set, weaker than a route's.
         self.call_options = {
-            option: value
-            for option in _CALL_OPTIONS
-            if (value := self._own(option)) is not None
+            option: value for option in _CALL_OPTIONS if (value := self._own(option)) is not None
         }
 
     @property
@@ -202,7 +200,7 @@ class Task(Generic[P, R]):
         """As `delay`, with the *options* of this one call (see `CallOptions`)."""
         if self.app.conf.task_always_eager:
             return self.apply(args, kwargs, **options)
-        sent = self.app.send_task(self.name, args, kwargs, task=self, **options)
+        sent = self.app.sender.send(self.name, args or (), kwargs or {}, options, self)
         return cast(AsyncResult[R], sent)
 
     async def aapply_async(
@@ -214,7 +212,7 @@ class Task(Generic[P, R]):
         """As `apply_async`, without holding up the event loop."""
         if self.app.conf.task_always_eager:
             return await asyncio.to_thread(self.apply, args, kwargs, **options)
-        sent = await self.app.asend_task(self.name, args, kwargs, task=self, **options)
+        sent = await self.app.sender.asend(self.name, args or (), kwargs or {}, options, self)
         return cast(AsyncResult[R], sent)
 
     def apply(
@@ -246,7 +244,7 @@ class Task(Generic[P, R]):
 
     # -- inside a run --------------------------------------------------------------------------
 
-    def retry(
+    def retry(  # noqa: PLR0917  # Celery's arguments in Celery's order
         self,
         args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
@@ -255,7 +253,7 @@ class Task(Generic[P, R]):
         eta: datetime | None = None,
         countdown: float | None = None,
         max_retries: int | None = None,
-        **options: Unpack[CallOptions],
+        **options: Any,
     ) -> Retry:
         """Ask for this run to be made again, later; raises Retry, which must leave the task.
 
@@ -331,7 +329,7 @@ class Task(Generic[P, R]):
     ) -> None:
         """The task will run again because of *exc*."""
 
-    def after_return(
+    def after_return(  # noqa: PLR0917  # Celery's arguments in Celery's order
         self,
         status: str,
         retval: Any,
@@ -373,11 +371,12 @@ class Task(Generic[P, R]):
         """
         if self.pydantic:
             args, kwargs = self._validation.arguments(args, kwargs)
+        final: tuple[type[BaseException], ...] = (TaskRequest, *self.dont_autoretry_for)
         try:
             value = self.run(*args, **kwargs)
             if inspect.iscoroutine(value):
                 value = _run_to_end(value, runner)
-        except (TaskRequest, *self.dont_autoretry_for):
+        except final:
             raise
         except self.autoretry_for as error:
             if not self.retry_policy.allows(self.request.retries + 1):
@@ -388,7 +387,7 @@ class Task(Generic[P, R]):
     def send_again(self, request: Request, retry: Retry) -> None:
         """Send the next try of *request*, with the same id, as *retry* asks."""
         again = retry if isinstance(retry, Again) else Again(exc=retry.exc, when=retry.when)
-        self.app.send_again(self, request, again)
+        self.app.sender.send_again(self, request, again)
 
     @cached_property
     def _signature(self) -> inspect.Signature | None:

@@ -91,9 +91,9 @@ def encode(
 ) -> Message:
     """The message that asks for `headers.task(*args, **kwargs)`.
 
-    Raises EncodeError for arguments that would not come back equal and ValueError for user headers
-    (`headers.extra`) that carry a protocol name or are too large.  argsrepr and kwargsrepr are
-    made here when empty.
+    Raises EncodeError for arguments that would not come back equal, ConfigurationError for an
+    unknown *serializer* or *compression*, and ValueError for user headers (`headers.extra`) that
+    carry a protocol name or are too large.  argsrepr and kwargsrepr are made here when empty.
     """
     args, kwargs = tuple(args), dict(kwargs)
     encoded = codec.dumps([args, kwargs, _EMBED], serializer, ("args", "kwargs", "embed"))

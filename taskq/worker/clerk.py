@@ -22,7 +22,9 @@ _MODULES = {
 }
 
 
-def request(number: int, task_id: str, state: str, exception: str, text: str, headers: Any) -> Frame:
+def request(
+    number: int, task_id: str, state: str, exception: str, text: str, headers: Any
+) -> Frame:
     """The frame that asks the clerk to store how task *task_id* ended.
 
     *headers* are the properties of its message, for the fields that a result takes over.

@@ -1,6 +1,6 @@
 """What parent and children say to each other, and how it crosses their socketpair.
 
-A frame is a msgpack array whose first element is one of the words below; msgpack is self-delimiting,
+A frame is a msgpack array whose first element is one of the words below; msgpack delimits itself,
 so the stream needs no other framing.  Each direction keeps its order, which carries a promise: all
 that a job published arrives before the frame that says the job is done.
 
@@ -24,7 +24,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgpack
 
@@ -52,6 +52,19 @@ pack: Callable[[Any], bytes] = msgpack.Packer(use_bin_type=True, autoreset=True)
 def unpacker() -> Any:
     """A new stream decoder: `feed` it bytes, iterate it for frames."""
     return msgpack.Unpacker(raw=False, max_buffer_size=_LARGEST, strict_map_key=False)
+
+
+class Line(Protocol):
+    """A child's way to the parent."""
+
+    def send(self, frame: Frame) -> None:
+        """Say *frame*; the parent has it when this returns."""
+
+    def ticket(self) -> int:
+        """A new number for a question."""
+
+    def answer(self, ticket: int) -> str | None:
+        """Wait for the answer to *ticket*: None for yes, else what went wrong."""
 
 
 class ParentLine:
@@ -176,21 +189,20 @@ class ChildLine:
         self._read_lock = threading.Lock()
 
     def send(self, frame: Frame) -> None:
-        """Write *frame*; it is in the parent's socket when this returns."""
-        packed = pack(frame) if threading.current_thread() is threading.main_thread() else (
-            msgpack.packb(frame, use_bin_type=True)
+        packed = (
+            pack(frame)
+            if threading.current_thread() is threading.main_thread()
+            else (msgpack.packb(frame, use_bin_type=True))
         )
         with self._write_lock:
             self._sock.sendall(packed)
 
     def ticket(self) -> int:
-        """A new number for a question."""
         with self._write_lock:
             self._tickets += 1
             return self._tickets
 
     def answer(self, ticket: int) -> str | None:
-        """Wait for the answer to *ticket*: None for yes, else what went wrong."""
         while True:
             with self._read_lock:
                 if ticket in self._answers:

@@ -1,4 +1,4 @@
-"""What the dispatcher decided, done: frames to children, settlements, copies, requests to the clerk.
+"""What the dispatcher decided, done: frames to children, settlements, copies, the clerk's orders.
 
 One part of the parent; the supervisor makes it once broker and pool are there.
 """

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from taskq.broker.base import Delivery
-from taskq.worker.outcome import Outcome, Policy
 from taskq.wire.task import TaskHeaders
+from taskq.worker.outcome import Outcome, Policy
 
 
 class Phase(Enum):

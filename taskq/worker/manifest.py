@@ -13,7 +13,7 @@ from taskq.worker.outcome import Policy
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """An app as its worker's parent needs to know it; *settings* are those that WORKER_SETTINGS names."""
+    """An app as its worker's parent needs to know it; *settings* are those of WORKER_SETTINGS."""
 
     app: str
     where: str

@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -137,6 +138,8 @@ class Nursery:
             self._parent.close()
             assert self._app is not None
             status = child.main(self._app, socket.socket(fileno=line), slate, self._options)
+        except SystemExit:
+            status = 0
         except BaseException:
             log.logger.exception("a child could not start")
         finally:
@@ -166,11 +169,9 @@ def die_with_parent(parent: int) -> None:
 
 
 def explain(error: BaseException) -> str:
-    """Why an import failed: our own errors speak for themselves, others show where they came from."""
+    """Why an import failed: our own errors speak for themselves, others show their traceback."""
     if isinstance(error, TaskqError):
         return str(error)
-    import traceback
-
     return "".join(traceback.format_exception(error)).rstrip()
 
 

@@ -62,5 +62,3 @@ def settle(outcome: Outcome, policy: Policy, *, crashes: int, max_crashes: int) 
         case Outcome.LOST:
             again = policy.acks_late and policy.reject_on_worker_lost and crashes < max_crashes
             return Settlement.RUN_AGAIN if again else Settlement.DEAD_LETTER
-
-

@@ -155,12 +155,13 @@ class Prefork:
         if self._closing:
             return
         log.event("nursery-died", how=describe_exit(status))
-        # Its children have died with it (or are made to): each job by what its slate says.
-        for child in list(self._children.values()):
-            if child.pid is not None:
-                _kill_group(child.pid)
-            self._bury(child, "killed with the process that forked it")
+        orphans = list(self._children.values())
+        # First the new one: the children that the dead ones are replaced by are asked of it.
         self.start()
+        for child in orphans:
+            if child.pid is not None:
+                _kill_group(child.pid)  # the kernel does so too, where it can (die_with_parent)
+            self._bury(child, "killed with the process that forked it")
 
     def _request(self, words: list[int], descriptors: list[int]) -> None:
         try:
@@ -204,7 +205,7 @@ class Prefork:
         self._reports.on_frame(number, frame)
 
     def _on_silence(self, number: int) -> None:
-        """A child closed its line: its death is reported by the nursery, unless it was never born."""
+        """A child closed its line; that it is dead is for the nursery to report."""
 
     def _on_late_start(self, number: int) -> None:
         child = self._children.get(number)

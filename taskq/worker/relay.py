@@ -11,13 +11,13 @@ from taskq.broker.base import Done, Queue, Route
 from taskq.errors import PublishRefused
 from taskq.wire.message import Message
 from taskq.worker import frames
-from taskq.worker.frames import ChildLine
+from taskq.worker.frames import Line
 
 
 class Relay:
     """An outlet whose other end is the parent; any thread of the child may publish."""
 
-    def __init__(self, line: ChildLine) -> None:
+    def __init__(self, line: Line) -> None:
         self._line = line
         #: The job that runs; 0 between jobs.  Written by the child's main thread.
         self.job = 0

@@ -156,6 +156,13 @@ class WorkerProcess:
         """The ids of all living processes of the worker's session (empty without a /proc)."""
         return [pid for pid in _processes() if _session(pid) == self.pid]
 
+    def kill_nursery(self) -> None:
+        """SIGKILL the process that forks the children."""
+        for pid in self.family():
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if b"taskq.worker.nursery" in command and _parent(pid) == self.pid:
+                os.kill(pid, signal.SIGKILL)
+
     def end(self) -> None:
         """SIGKILL whatever is left of the worker, and wait until it is gone.  Idempotent."""
         self._process.kill()
@@ -194,6 +201,11 @@ def _session(pid: int) -> int | None:
         return None
     state, _parent, _group, session = stat.rpartition(")")[2].split()[:4]
     return None if state in "ZX" else int(session)
+
+
+def _parent(pid: int) -> int:
+    """The process id of the parent of *pid*."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 class StartWorker(Protocol):

@@ -91,7 +91,7 @@ def test_a_late_acked_delivery_is_acked_when_its_job_is_done_and_not_before() ->
     acked_while_running = list(hands.acked)
     dispatcher.done(1, job.number, Outcome.SUCCESS, 0.1)
 
-    assert [] == acked_while_running
+    assert acked_while_running == []
     assert [one.tag] == hands.acked
     assert dispatcher.idle
 
@@ -117,8 +117,8 @@ def test_the_ack_waits_for_every_message_that_the_job_sent() -> None:
     acked_too_early = list(hands.acked)
     dispatcher.published(job.number, None)
 
-    assert [] == acked_too_early
-    assert 1 == len(hands.acked)
+    assert acked_too_early == []
+    assert len(hands.acked) == 1
 
 
 def test_a_child_that_asks_hears_of_a_refusal_once_all_is_confirmed() -> None:
@@ -131,9 +131,9 @@ def test_a_child_that_asks_hears_of_a_refusal_once_all_is_confirmed() -> None:
     dispatcher.published(job.number, "no such queue")
     dispatcher.published(job.number, None)
 
-    assert [(1, 9, "no such queue")] == hands.answers
+    assert hands.answers == [(1, 9, "no such queue")]
     dispatcher.done(1, job.number, Outcome.FAILURE, 0.1)
-    assert 1 == len(hands.acked)
+    assert len(hands.acked) == 1
 
 
 def test_a_result_message_that_is_refused_gives_the_delivery_back() -> None:
@@ -144,8 +144,8 @@ def test_a_result_message_that_is_refused_gives_the_delivery_back() -> None:
 
     dispatcher.published(job.number, "timed out")
 
-    assert 1 == len(hands.requeued)
-    assert [] == hands.acked
+    assert len(hands.requeued) == 1
+    assert hands.acked == []
 
 
 def test_a_job_that_killed_its_child_runs_again_as_a_counted_copy() -> None:
@@ -157,9 +157,9 @@ def test_a_job_that_killed_its_child_runs_again_as_a_counted_copy() -> None:
     dispatcher.copied(job.number, None, refused=False)
 
     assert [("again", job)] == hands.copies
-    assert 1 == job.crashes
-    assert [] == acked_before_the_copy
-    assert 1 == len(hands.acked)
+    assert job.crashes == 1
+    assert acked_before_the_copy == []
+    assert len(hands.acked) == 1
 
 
 def test_a_third_crash_is_stored_as_lost_and_dead_lettered() -> None:
@@ -172,9 +172,9 @@ def test_a_third_crash_is_stored_as_lost_and_dead_lettered() -> None:
     dispatcher.copied(job.number, None, refused=False)
 
     assert [(job, "FAILURE", "WorkerLostError")] == hands.stores
-    assert [] == copies_before_the_result
+    assert copies_before_the_result == []
     assert [("dead", job)] == hands.copies
-    assert 1 == len(hands.acked)
+    assert len(hands.acked) == 1
 
 
 def test_jobs_behind_the_one_that_killed_the_child_are_innocent() -> None:
@@ -187,7 +187,7 @@ def test_jobs_behind_the_one_that_killed_the_child_are_innocent() -> None:
     dispatcher.child_died(1, killer.number, "signal 9 (SIGKILL)")
     dispatcher.child_ready(2)
 
-    assert 0 == behind.crashes
+    assert behind.crashes == 0
     assert [behind] == hands.running[2]
 
 
@@ -203,7 +203,7 @@ def test_a_short_job_does_not_wait_behind_one_of_unknown_length() -> None:
         dispatcher.receive(delivery("late"), 0.0)
 
     sizes = sorted(len(jobs) for jobs in hands.running.values())
-    assert [1, DEPTH] == sizes
+    assert sizes == [1, DEPTH]
 
 
 def test_lost_deliveries_that_wait_are_forgotten_and_running_ones_are_not_settled() -> None:
@@ -215,7 +215,7 @@ def test_lost_deliveries_that_wait_are_forgotten_and_running_ones_are_not_settle
 
     assert Counter() == hands.settled
     assert dispatcher.ledger.get(waiting.number) is None
-    assert 0 == len(dispatcher.ledger)
+    assert len(dispatcher.ledger) == 0
 
 
 def test_headers_that_are_no_tasks_go_to_the_dead_letters_before_anything_runs() -> None:
@@ -225,9 +225,9 @@ def test_headers_that_are_no_tasks_go_to_the_dead_letters_before_anything_runs()
     job = dispatcher.receive(foreign, 0.0)
     dispatcher.copied(job.number, None, refused=False)
 
-    assert {} == hands.running
+    assert hands.running == {}
     assert [("dead", job)] == hands.copies
-    assert [1] == hands.acked
+    assert hands.acked == [1]
 
 
 def test_a_dead_letter_that_has_no_room_for_its_reason_is_left_to_the_broker() -> None:
@@ -237,8 +237,8 @@ def test_a_dead_letter_that_has_no_room_for_its_reason_is_left_to_the_broker() -
 
     dispatcher.copied(job.number, "headers take 70000 bytes", refused=True)
 
-    assert [1] == hands.discarded
-    assert [] == hands.acked
+    assert hands.discarded == [1]
+    assert hands.acked == []
 
 
 def test_a_stopped_worker_hands_out_nothing() -> None:
@@ -367,7 +367,7 @@ class RandomHistory(RuleBasedStateMachine):
     @invariant()
     def no_work_waits_while_a_child_is_idle(self) -> None:
         idle = [c for c, ready in self.alive.items() if ready and not self.held(c)]
-        due = [job for job in self.dispatcher.waiting]
+        due = self.dispatcher.waiting
         assert not (idle and due)
 
     def teardown(self) -> None:
@@ -390,7 +390,7 @@ class RandomHistory(RuleBasedStateMachine):
                 self.dispatcher.done(busy[0], job.number, Outcome.SUCCESS, 0.1)
             else:
                 break
-        assert 0 == len(self.dispatcher.ledger)
+        assert len(self.dispatcher.ledger) == 0
         settled_or_lost = set(self.hands.settled) | self.lost
         assert set(self.delivered) == settled_or_lost
 

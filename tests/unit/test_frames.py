@@ -16,9 +16,7 @@ class Pair:
         ours, theirs = socket.socketpair()
         self.heard: list[Frame] = []
         self.ended = False
-        self.parent = ParentLine(
-            self.loop, ours, on_frame=self.heard.append, on_end=self._end
-        )
+        self.parent = ParentLine(self.loop, ours, on_frame=self.heard.append, on_end=self._end)
         self.child_socket = theirs
         self.child = ChildLine(theirs)
 
@@ -89,7 +87,7 @@ def test_answers_reach_the_thread_that_asked_and_jobs_wait_their_turn() -> None:
         asker.join(10)
 
     assert {n: f"no {n}" for n in range(1, 9)} == answers
-    assert [[frames.RUN, 2]] == list(pair.child.frames())
+    assert list(pair.child.frames()) == [[frames.RUN, 2]]
     pair.close()
 
 
@@ -104,8 +102,8 @@ def test_a_paused_line_leaves_the_childs_words_in_the_socket() -> None:
     while not pair.heard:
         pair.loop.turn(1.0)
 
-    assert [] == heard_while_paused
-    assert [[frames.READY, 1]] == pair.heard
+    assert heard_while_paused == []
+    assert pair.heard == [[frames.READY, 1]]
     pair.close()
 
 
@@ -116,5 +114,5 @@ def test_what_a_dead_child_said_last_is_still_heard() -> None:
 
     pair.parent.drain()
 
-    assert [[frames.DONE, 1]] == pair.heard
+    assert pair.heard == [[frames.DONE, 1]]
     pair.close()

@@ -9,9 +9,7 @@ NOW = 1_000_000.0
 
 def judge(deliveries: int = 0, task: str = "add", **fields: float) -> Verdict:
     headers = TaskHeaders(task=task, id="1", **fields)  # type: ignore[arg-type]
-    return gate.judge(
-        headers, known={"add"}, deliveries=deliveries, max_deliveries=50, now=NOW
-    )
+    return gate.judge(headers, known={"add"}, deliveries=deliveries, max_deliveries=50, now=NOW)
 
 
 def test_an_ordinary_task_runs() -> None:

@@ -29,7 +29,7 @@ def test_every_outcome_has_its_settlement(outcome: Outcome, settlement: Settleme
 def test_a_lost_job_runs_again_until_it_has_crashed_too_often() -> None:
     verdicts = [settle(Outcome.LOST, LATE, crashes=n, max_crashes=3) for n in (1, 2, 3)]
 
-    assert [Settlement.RUN_AGAIN, Settlement.RUN_AGAIN, Settlement.DEAD_LETTER] == verdicts
+    assert verdicts == [Settlement.RUN_AGAIN, Settlement.RUN_AGAIN, Settlement.DEAD_LETTER]
 
 
 @pytest.mark.parametrize("policy", [EARLY, Policy(reject_on_worker_lost=False)])

@@ -17,7 +17,7 @@ def test_a_parent_reads_what_its_dead_child_was_doing() -> None:
     _, status = os.waitpid(pid, 0)
 
     assert os.WTERMSIG(status) == signal.SIGKILL
-    assert (7, slate.IN_USER_CODE, 12.5) == page.read()
+    assert page.read() == (7, slate.IN_USER_CODE, 12.5)
     page.close()
     os.close(descriptor)
 
@@ -26,6 +26,6 @@ def test_a_new_page_names_no_job() -> None:
     descriptor = slate.create()
     page = slate.Slate(descriptor)
 
-    assert (0, slate.IDLE, 0.0) == page.read()
+    assert page.read() == (0, slate.IDLE, 0.0)
     page.close()
     os.close(descriptor)

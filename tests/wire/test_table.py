@@ -31,7 +31,7 @@ scalars = (
         st.integers(-(2**31) + 1, 2**31 - 1),
         st.integers(0, 200),
     )
-    | st.datetimes(datetime(1970, 1, 1), timezones=st.just(UTC)).map(  # noqa: DTZ001
+    | st.datetimes(datetime(1970, 1, 1), timezones=st.just(UTC)).map(
         lambda moment: moment.replace(microsecond=0)
     )
 )

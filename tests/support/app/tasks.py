@@ -77,3 +77,24 @@ def act(self: Any, word: str, argument: Any = None) -> Any:
         case _:
             raise ValueError(f"act() knows no word {word!r}")
     return None
+
+
+@app.task
+def spread(count: int, queue: str) -> list[str]:
+    """Sends *count* tasks to *queue*; their ids."""
+    return [record.apply_async((n,), queue=queue).id for n in range(count)]
+
+
+@app.task
+def stray() -> None:
+    """Sends a message where no queue is."""
+    record.apply_async((1,), exchange="amq.direct", routing_key="nowhere")
+
+
+@app.task(bind=True)
+def report(self: Any, gate: str) -> str:
+    """Says how far it is, until the file *gate* exists."""
+    self.update_state(state="PROGRESS", meta={"done": 1, "of": 2})
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    return "ready"

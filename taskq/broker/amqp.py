@@ -1,0 +1,764 @@
+"""RabbitMQ as a broker: publishing with confirms, consuming with acks, listening for replies.
+
+Each hold keeps one `Link` of its own.  What is declared, and under which names, is decided by
+`topology`; how bytes are cut and joined by `fastpath`; how connections come and go by `connection`.
+"""
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial
+
+from pika.channel import Channel
+from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
+
+from taskq import clock
+from taskq.broker import fastpath, topology
+from taskq.broker.base import BrokerOptions, Delivery, Done, Queue, Route
+from taskq.broker.connection import NOT_FOUND, Link, Scratch, parameters, why
+from taskq.broker.fastpath import FastConnection
+from taskq.errors import BrokerUnavailable, PublishError, PublishRefused, PublishUnconfirmed
+from taskq.log import event
+from taskq.loop import Loop, Timer
+from taskq.url import masked
+from taskq.wire.message import Message
+
+#: A reply queue is declared again this often (seconds) by who sends tasks: it must not expire
+#: before its owner, busy or without a connection, listens to it.
+_REPLY_REFRESH = topology.REPLY_EXPIRES / 3
+
+#: AMQP's code for a connection that an operator closed: no fault of what was sent on it.
+_CONNECTION_FORCED = 320
+
+#: The property flag of `priority`, in the first of a message's raw bytes.
+_HAS_PRIORITY = 1 << 3
+
+#: So many first frames of a publish are kept: one for each route in use.
+_MOST_HEADS = 1024
+
+
+class AmqpBroker:
+    """One RabbitMQ, or the nodes of a fail-over list."""
+
+    needs_loop = True
+
+    def __init__(self, options: BrokerOptions) -> None:
+        fastpath.require_known_pika()
+        for url in options.urls:
+            parameters(url, options, "")
+        self._options = options
+
+    @property
+    def url(self) -> str:
+        return ";".join(masked(url) for url in self._options.urls)
+
+    def outlet(self, loop: Loop | None) -> "AmqpOutlet":
+        assert loop is not None, "an outlet to RabbitMQ needs a loop"
+        return AmqpOutlet(loop, self._options)
+
+    def intake(
+        self,
+        loop: Loop,
+        *,
+        on_delivery: Callable[[Delivery], None],
+        on_ready: Callable[[], None],
+        on_lost: Callable[[str], None],
+    ) -> "AmqpIntake":
+        return AmqpIntake(loop, self._options, on_delivery, on_ready, on_lost)
+
+    def replies(
+        self, loop: Loop, queue: Queue, on_reply: Callable[[Message], None]
+    ) -> "AmqpReplies":
+        return AmqpReplies(loop, self._options, queue, on_reply)
+
+    def count(self, queue: str) -> int:
+        """How many messages are ready in *queue*; BrokerUnavailable after the connect timeout."""
+        loop = Loop()
+        found: list[int] = []
+
+        def ask(channel: Channel) -> None:
+            channel.add_on_close_callback(missing)
+            channel.queue_declare(
+                queue,
+                passive=True,
+                callback=lambda answer: found.append(answer.method.message_count),
+            )
+
+        def missing(_channel: Channel, error: Exception) -> None:
+            if isinstance(error, ChannelClosedByBroker) and error.reply_code == NOT_FOUND:
+                found.append(0)
+
+        link = Link(
+            loop,
+            self._options,
+            "count",
+            on_up=lambda connection: connection.channel(on_open_callback=ask),
+            on_down=lambda _reason, _error: None,
+            tell=lambda *_, **__: None,
+        )
+        try:
+            if not link.wait(lambda: bool(found), self._options.connect_timeout):
+                raise BrokerUnavailable(f"no answer from {self.url}: {link.reason}")
+        finally:
+            link.close(1.0)
+            loop.close()
+        return found[0]
+
+    def close(self) -> None:
+        """Nothing to release: every hold closes its own connection."""
+
+
+# -- publishing ----------------------------------------------------------------------------------
+
+
+class _Letter:
+    """One message on its way, until its `done` was called."""
+
+    __slots__ = (
+        "deadline", "done", "due", "mandatory", "mended", "message", "number", "returned", "route",
+        "written",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        number: int,
+        message: Message,
+        route: Route,
+        done: Done,
+        due: float | None,
+        mandatory: bool,
+        deadline: float,
+    ) -> None:
+        self.number = number
+        self.message = message
+        self.route = route
+        self.done: Done | None = done  # None once called
+        self.due = due
+        self.mandatory = mandatory
+        self.deadline = deadline
+        self.written = False  # on any connection: it may be queued
+        self.returned: str | None = None  # why the broker sent it back, which its ack follows
+        self.mended = False  # what its route needs was declared again for it
+
+
+class AmqpOutlet:
+    """Publishes on a channel with confirms, and declares on another what that needs.
+
+    A letter is always in one of three places, until it is settled::
+
+        held        no connection, an alarm, or caution (see `_stumble`)
+        planned     waits for a declaration
+        unconfirmed written on this channel
+    """
+
+    def __init__(self, loop: Loop, options: BrokerOptions) -> None:
+        self._loop = loop
+        self._options = options
+        self._numbers = itertools.count()
+        self._held: deque[_Letter] = deque()
+        self._planned: dict[tuple[Hashable, ...], list[_Letter]] = {}
+        self._unconfirmed: dict[int, _Letter] = {}  # by sequence number, ascending
+        self._outstanding = 0
+        self._sequence = 0
+        self._last_returned = 0
+        self._careful = False
+        self._closed = False
+        self._channel: int | None = None  # the number, once it confirms
+        self._connection: FastConnection
+        self._scratch: Scratch
+        self._known: set[Hashable] = set()  # declared on this connection, see `_missing`
+        self._heads: dict[tuple[str, str, bool], bytes] = {}
+        self._alarm: Timer | None = None  # at the earliest deadline, or before it
+        self._reply_queues: dict[str, Queue] = {}
+        self._refresher: Timer | None = None
+        self._without_priority: set[str] = set()
+        self._link = Link(
+            loop,
+            options,
+            "outlet",
+            on_up=self._up,
+            on_down=self._down,
+            on_blocked=lambda _blocked: self._flow(),
+        )
+
+    def publish(
+        self,
+        message: Message,
+        route: Route,
+        done: Done,
+        *,
+        due: float | None = None,
+        mandatory: bool = True,
+        timeout: float | None = None,
+        confirm: bool = True,
+    ) -> None:
+        now = clock.monotonic()
+        deadline = now + (self._options.publish_timeout if timeout is None else timeout)
+        letter = _Letter(next(self._numbers), message, route, done, due, mandatory, deadline)
+        self._outstanding += 1
+        if self._closed:
+            self._refuse(letter, "the outlet is closed")
+            return
+        if self._alarm is None or deadline < self._alarm.when:
+            self._set_alarm(deadline - now)
+        if self._flowing and not self._careful:
+            self._send(letter)
+        else:
+            self._held.append(letter)
+            self._flow()
+
+    def close(self, timeout: float = 5.0) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._link.wait(lambda: not self._outstanding, timeout)
+        for letter in self._letters():
+            self._give_up(letter, f"the outlet was closed after {timeout:g} s")
+        for timer in (self._alarm, self._refresher):
+            if timer is not None:
+                timer.cancel()
+        self._link.close(1.0)
+
+    # -- sending -----------------------------------------------------------------------------
+
+    @property
+    def _flowing(self) -> bool:
+        return self._channel is not None and not self._link.blocked
+
+    def _flow(self) -> None:
+        """Send what is held, as far as it may go."""
+        while self._held and self._flowing and not (self._careful and self._unconfirmed):
+            self._send(self._held.popleft())
+        if not self._held and not self._unconfirmed:
+            self._careful = False
+
+    def _send(self, letter: _Letter) -> None:
+        if letter.done is None:
+            return
+        route, climb = letter.route, None
+        if letter.due is not None:
+            try:
+                climb = topology.climb(route.exchange, route.routing_key, letter.due - clock.wall())
+            except ValueError as error:
+                self._refuse(letter, str(error))
+                return
+        if missing := self._missing(route, climb):
+            self._plan(letter, missing)
+            return
+        try:
+            frames = self._frames(letter, climb)
+        except ValueError as error:
+            self._refuse(letter, str(error))
+            return
+        self._sequence += 1
+        self._unconfirmed[self._sequence] = letter
+        letter.written = True
+        self._connection.send(frames)
+
+    def _frames(self, letter: _Letter, climb: topology.Climb | None) -> bytes:
+        assert self._channel is not None
+        route, message = letter.route, letter.message
+        if message.raw[:1] and message.raw[0] & _HAS_PRIORITY:
+            self._check_priority(route)
+        if climb is not None:
+            if message.properties.malformed:
+                raise ValueError(f"it cannot be delayed: {message.properties.malformed}")
+            origin = [route.exchange, route.routing_key]
+            # `expiration` would end the wait on the first level.
+            message = message.copy(
+                headers={**message.headers, topology.ROUTE_HEADER: origin}, expiration=None
+            )
+            head = fastpath.publish_method(
+                self._channel, climb.exchange, climb.routing_key, letter.mandatory
+            )
+        else:
+            key = (route.exchange, route.routing_key, letter.mandatory)
+            known_head = self._heads.get(key)
+            if known_head is None:
+                if len(self._heads) >= _MOST_HEADS:
+                    self._heads.clear()
+                known_head = self._heads[key] = fastpath.publish_method(self._channel, *key)
+            head = known_head
+        return head + fastpath.content(
+            self._channel, message.raw, message.body, self._connection.frame_max
+        )
+
+    def _check_priority(self, route: Route) -> None:
+        if self._link.server_version >= (4,):
+            return
+        for queue in route.declare:
+            name = queue.name
+            arguments = topology.arguments(queue, 0)
+            if arguments.get("x-queue-type") == "quorum" and name not in self._without_priority:
+                self._without_priority.add(name)
+                version = ".".join(map(str, self._link.server_version))
+                event("priority-useless", queue=name, version=version)
+
+    # -- declaring ---------------------------------------------------------------------------
+
+    def _missing(
+        self, route: Route, climb: topology.Climb | None
+    ) -> list[tuple[Hashable, Sequence[topology.Declaration]]]:
+        """What is not known to be there, each by a name for it and the declarations it needs."""
+        missing: list[tuple[Hashable, Sequence[topology.Declaration]]] = []
+        dead_max = self._options.dead_letter_max_length
+        for queue in route.declare:
+            key = (queue.name, queue.exchange, queue.routing_key)
+            if key not in self._known:
+                missing.append((key, topology.declarations(queue, dead_max)))
+        if route.exchange and route.exchange not in self._known:
+            exchange = topology.DeclareExchange(route.exchange, passive=True)
+            missing.append((route.exchange, (exchange,)))
+        if climb is not None and (climb.exchange, climb.queue) not in self._known:
+            ladder = topology.ladder(climb, dead_max)
+            missing.append(((climb.exchange, climb.queue), ladder))
+        return missing
+
+    def _plan(
+        self,
+        letter: _Letter,
+        missing: list[tuple[Hashable, Sequence[topology.Declaration]]],
+    ) -> None:
+        keys = tuple(key for key, _ in missing)
+        if keys in self._planned:
+            self._planned[keys].append(letter)
+            return
+        self._planned[keys] = [letter]
+        for queue in letter.route.declare:
+            if queue.kind == "reply":
+                self._reply_queues[queue.name] = queue
+                if self._refresher is None:
+                    self._refresher = self._loop.call_later(_REPLY_REFRESH, self._refresh_replies)
+        self._scratch.ensure(
+            [declaration for _, needed in missing for declaration in needed],
+            partial(self._declared, keys),
+        )
+
+    def _declared(self, keys: tuple[Hashable, ...], refusal: str | None) -> None:
+        letters = self._planned.pop(keys)
+        if refusal is None:
+            self._known.update(keys)
+            self._held.extend(letters)
+            self._flow()
+            return
+        for letter in letters:
+            self._refuse(letter, refusal)
+
+    def _forget_declarations(self) -> None:
+        self._known.clear()
+        self._scratch.forget()
+
+    def _refresh_replies(self) -> None:
+        self._refresher = self._loop.call_later(_REPLY_REFRESH, self._refresh_replies)
+        if self._link.connection is not None:
+            self._scratch.forget()
+            for queue in self._reply_queues.values():
+                self._scratch.ensure(topology.declarations(queue, 0), lambda _refusal: None)
+
+    # -- what the broker says ----------------------------------------------------------------
+
+    def _up(self, connection: FastConnection) -> None:
+        self._connection = connection
+        self._scratch = Scratch(self._link, connection)
+        self._known.clear()
+        connection.channel(on_open_callback=self._channel_opened)
+
+    def _channel_opened(self, channel: Channel) -> None:
+        channel.add_on_close_callback(self._channel_closed)
+        # Confirms never reach pika: the reader has them first.
+        channel.confirm_delivery(
+            lambda _frame: None, callback=lambda _ok: self._confirming(channel)
+        )
+
+    def _confirming(self, channel: Channel) -> None:
+        self._channel = channel.channel_number
+        self._sequence = self._last_returned = 0
+        self._heads.clear()  # they hold the channel's number
+        self._connection.reader.returns[channel.channel_number] = self._returned
+        self._connection.reader.confirms[channel.channel_number] = self._confirmed
+        self._flow()
+
+    def _confirmed(self, tag: int, multiple: bool, taken: bool) -> None:
+        tags: Iterable[int] = (tag,)
+        if multiple:
+            tags = list(itertools.takewhile(lambda sequence: sequence <= tag, self._unconfirmed))
+        for sequence in tags:
+            letter = self._unconfirmed.pop(sequence, None)
+            if letter is None or letter.done is None:
+                continue
+            if not taken:
+                self._refuse(
+                    letter, "the broker rejected it (a full queue, or one without a leader)"
+                )
+            elif letter.returned is None:
+                self._settle(letter, None)
+            elif (letter.route.declare or letter.due is not None) and not letter.mended:
+                # What its route needs was there, and is gone.
+                letter.mended, letter.returned = True, None
+                self._forget_declarations()
+                self._held.append(letter)
+            else:
+                self._refuse(letter, f"unroutable ({letter.returned}): no queue is bound for it")
+        if self._held:
+            self._flow()
+
+    def _returned(self, text: str, exchange: bytes, routing_key: bytes, message: Message) -> None:
+        """Find the letter that was sent back.
+
+        The broker returns in the order of publishing, and before it acks.  Letters that are equal
+        in what is compared here are interchangeable.
+        """
+        target = (exchange.decode("utf-8", "replace"), routing_key.decode("utf-8", "replace"))
+        for first in (self._last_returned + 1, 1):
+            for sequence in range(first, self._sequence + 1):
+                letter = self._unconfirmed.get(sequence)
+                if letter is not None and _is_return_of(letter, target, message):
+                    letter.returned = text
+                    self._last_returned = sequence
+                    return
+
+    def _channel_closed(self, channel: Channel, error: Exception) -> None:
+        self._channel = None
+        if isinstance(error, ChannelClosedByBroker):
+            self._connection.reader.returns.pop(channel.channel_number, None)
+            self._connection.reader.confirms.pop(channel.channel_number, None)
+            self._stumble(PublishRefused, why(error))
+            self._forget_declarations()  # an exchange may be gone
+            self._connection.channel(on_open_callback=self._channel_opened)
+
+    def _down(self, reason: str, error: Exception) -> None:
+        self._channel = None
+        self._connection.reader.clear()
+        if isinstance(error, ConnectionClosedByBroker) and error.reply_code != _CONNECTION_FORCED:
+            self._stumble(PublishUnconfirmed, reason)
+        self._held = deque(self._letters())
+        self._planned.clear()
+        self._unconfirmed.clear()
+
+    def _stumble(self, kind: type[PublishError], reason: str) -> None:
+        """The broker closed the channel, or the connection, because of something in flight.
+
+        It does not say because of what.  So all is sent again one by one, and whatever is alone in
+        flight when it happens again is the culprit; no innocent letter is refused for it.
+        """
+        suspects = [letter for letter in self._unconfirmed.values() if letter.done is not None]
+        self._unconfirmed.clear()
+        self._careful = True
+        if len(suspects) == 1:
+            self._end(suspects[0], kind, f"the broker closed the connection on it: {reason}")
+        else:
+            self._held = deque(sorted([*suspects, *self._held], key=_number))
+
+    # -- settling ----------------------------------------------------------------------------
+
+    def _letters(self) -> list[_Letter]:
+        """All that is outstanding, in the order of publishing."""
+        places = (self._unconfirmed.values(), *self._planned.values(), self._held)
+        letters = [letter for place in places for letter in place if letter.done is not None]
+        return sorted(letters, key=_number)
+
+    def _set_alarm(self, delay: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._loop.call_later(delay, self._sweep)
+
+    def _sweep(self) -> None:
+        """Give up what is over its deadline: one timer for all letters, at the first deadline."""
+        now = clock.monotonic()
+        self._alarm = None
+        waiting = self._letters()
+        self._held = deque(letter for letter in self._held if letter.deadline > now)
+        for letter in waiting:
+            if letter.deadline <= now:
+                self._give_up(letter, "no confirm in time" if self._flowing else self._link.reason)
+        if left := [letter.deadline for letter in waiting if letter.deadline > now]:
+            self._set_alarm(min(left) - now)
+
+    def _give_up(self, letter: _Letter, reason: str) -> None:
+        self._end(letter, PublishUnconfirmed if letter.written else PublishRefused, reason)
+
+    def _refuse(self, letter: _Letter, reason: str) -> None:
+        self._end(letter, PublishRefused, reason)
+
+    def _end(self, letter: _Letter, kind: type[PublishError], reason: str) -> None:
+        outcome = "was not queued" if kind is PublishRefused else "may or may not be queued"
+        name = letter.message.properties.correlation_id or letter.message.properties.message_id
+        what = f"message {name}" if name else "a message"
+        self._settle(
+            letter, kind(f"{what} to {letter.route} {outcome} on {self._link.url}: {reason}")
+        )
+
+    def _settle(self, letter: _Letter, error: PublishError | None) -> None:
+        done, letter.done = letter.done, None
+        if done is not None:
+            self._outstanding -= 1
+            done(error)
+
+
+def _number(letter: _Letter) -> int:
+    return letter.number
+
+
+def _is_return_of(letter: _Letter, target: tuple[str, str], returned: Message) -> bool:
+    route, sent = letter.route, letter.message
+    if not letter.mandatory or letter.returned is not None or sent.body != returned.body:
+        return False
+    if letter.due is None and target != (route.exchange, route.routing_key):
+        return False
+    return sent.raw == returned.raw or (
+        sent.properties.correlation_id == returned.properties.correlation_id
+        and sent.properties.message_id == returned.properties.message_id
+    )
+
+
+# -- consuming -----------------------------------------------------------------------------------
+
+
+class AmqpIntake:
+    """Consumes and settles on one channel; a lost channel is mended by a new connection.
+
+    `Delivery.hold` is the channel's life: what was delivered in an earlier one cannot be settled
+    any more, and comes again.  What the broker had sent before it heard of `cancel` or `pause`
+    still arrives at `on_delivery`.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        options: BrokerOptions,
+        on_delivery: Callable[[Delivery], None],
+        on_ready: Callable[[], None],
+        on_lost: Callable[[str], None],
+    ) -> None:
+        self._loop = loop
+        self._options = options
+        self._on_delivery, self._on_ready, self._on_lost = on_delivery, on_ready, on_lost
+        self._window = 1
+        self._wanted: dict[str, Queue] = {}
+        self._starting: set[str] = set()  # queues not consumed from yet, before on_ready
+        self._is_ready = False
+        self._closed = False
+        self._link: Link | None = None
+        self._connection: FastConnection
+        self._scratch: Scratch
+        self._channel: Channel | None = None
+        self._hold: object | None = None
+        self._consumers: dict[bytes, str] = {}  # consumer tag -> queue
+        self._tags = itertools.count(1)
+        self._unsettled: dict[int, bool] = {}  # delivery tag -> acked in this turn; ascending
+        self._acked: list[int] = []
+
+    def consume(self, queues: Sequence[Queue], window: int) -> None:
+        self._window = window
+        if self._link is None:
+            self._wanted = {queue.name: queue for queue in queues}
+            self._link = Link(
+                self._loop, self._options, "intake", on_up=self._up, on_down=self._down
+            )
+        else:
+            for queue in queues:
+                self.add(queue)
+
+    def add(self, queue: Queue) -> None:
+        self._wanted[queue.name] = queue
+        if self._channel is not None and queue.name not in self._consumers.values():
+            self._start(queue)
+
+    def cancel(self, queue: str) -> None:
+        self._wanted.pop(queue, None)
+        self._starting.discard(queue)
+        for tag, name in self._consumers.items():
+            if name == queue and self._channel is not None:
+                self._channel.basic_cancel(tag.decode(), callback=lambda _ok: None)
+
+    def pause(self) -> None:
+        for queue in list(self._wanted):
+            self.cancel(queue)
+
+    def ack(self, delivery: Delivery) -> None:
+        if delivery.hold is self._hold and self._unsettled.get(delivery.tag) is False:
+            if not self._acked:
+                self._loop.at_turn_end(self._send_acks)
+            self._unsettled[delivery.tag] = True
+            self._acked.append(delivery.tag)
+
+    def reject(self, delivery: Delivery, *, requeue: bool) -> None:
+        if delivery.hold is self._hold and self._unsettled.get(delivery.tag) is False:
+            del self._unsettled[delivery.tag]
+            assert self._channel is not None
+            number = self._channel.channel_number
+            self._connection.send(fastpath.reject(number, delivery.tag, requeue=requeue))
+
+    def close(self, timeout: float = 5.0) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._link is not None:
+            self._send_acks()
+            self._link.close(timeout)
+        self._hold = None
+
+    def _send_acks(self) -> None:
+        """Write this turn's acks: one for all that nothing unsettled precedes, then one each."""
+        acked, self._acked = self._acked, []
+        if not acked or self._channel is None:
+            return
+        number, last = self._channel.channel_number, 0
+        for tag, is_acked in self._unsettled.items():
+            if not is_acked:
+                break
+            last = tag
+        frames = [fastpath.ack(number, last, multiple=True)] if last else []
+        for tag in acked:
+            del self._unsettled[tag]
+            if tag > last:
+                frames.append(fastpath.ack(number, tag))
+        self._connection.send(b"".join(frames))
+
+    # -- what the broker says ----------------------------------------------------------------
+
+    def _up(self, connection: FastConnection) -> None:
+        assert self._link is not None
+        self._connection = connection
+        self._scratch = Scratch(self._link, connection)
+        connection.channel(on_open_callback=self._channel_opened)
+
+    def _channel_opened(self, channel: Channel) -> None:
+        channel.add_on_close_callback(self._channel_closed)
+        channel.add_on_cancel_callback(
+            lambda cancel: self._cancelled(cancel.method.consumer_tag.encode())
+        )
+        self._connection.reader.deliveries[channel.channel_number] = self._delivered
+        self._channel = channel
+        self._hold = object()
+        self._is_ready = False
+        self._starting = set(self._wanted)
+        for queue in list(self._wanted.values()):
+            self._start(queue)
+
+    def _start(self, queue: Queue, *more: topology.Declaration) -> None:
+        needed = topology.declarations(queue, self._options.dead_letter_max_length)
+        self._scratch.ensure((*needed, *more), partial(self._declared, queue.name))
+
+    def _declared(self, queue: str, refusal: str | None) -> None:
+        if self._channel is None or queue not in self._wanted:
+            return
+        if refusal is not None:
+            self._connection.abandon(f"queue {queue!r} cannot be declared: {refusal}")
+            return
+        tag = f"taskq-{next(self._tags)}"
+        self._consumers[tag.encode()] = queue
+        self._channel.basic_qos(prefetch_count=self._window)
+        self._channel.basic_consume(
+            queue,
+            on_message_callback=lambda *_: None,  # the reader has deliveries first
+            consumer_tag=tag,
+            callback=lambda _ok: self._consuming(queue),
+        )
+
+    def _consuming(self, queue: str) -> None:
+        self._starting.discard(queue)
+        if not self._starting and not self._is_ready:
+            self._is_ready = True
+            self._on_ready()
+
+    def _delivered(
+        self,
+        consumer: bytes,
+        tag: int,
+        redelivered: bool,
+        exchange: bytes,
+        routing_key: bytes,
+        message: Message,
+    ) -> None:
+        if self._closed or self._hold is None:
+            return
+        self._unsettled[tag] = False
+        first_exchange = exchange.decode("utf-8", "replace")
+        first_key = routing_key.decode("utf-8", "replace")
+        count = 0
+        # Looked for in the undecoded bytes, because decoding is for the few that need it.
+        if b"taskq-route" in message.raw:
+            first_exchange, first_key = topology.origin(message.headers, first_exchange, first_key)
+        if b"x-delivery-count" in message.raw:
+            told = message.headers.get("x-delivery-count")
+            count = told if isinstance(told, int) else 0
+        self._on_delivery(
+            Delivery(
+                tag,
+                self._hold,
+                self._consumers[consumer],
+                message,
+                first_exchange,
+                first_key,
+                redelivered,
+                count,
+            )
+        )
+
+    def _cancelled(self, consumer: bytes) -> None:
+        queue = self._wanted.get(self._consumers.pop(consumer, ""))
+        if queue is None or self._closed:
+            return
+        event("queue-gone", queue=queue.name)
+        self._scratch.forget()
+        # With the queue went its binding to the delay ladder, where messages for it may wait.
+        arrivals = topology.arrivals(queue.name, self._options.dead_letter_max_length)
+        self._start(queue, *arrivals)
+
+    def _channel_closed(self, _channel: Channel, error: Exception) -> None:
+        self._channel = None
+        self._hold = None
+        if isinstance(error, ChannelClosedByBroker):
+            self._connection.abandon(why(error))
+
+    def _down(self, reason: str, _error: Exception) -> None:
+        self._channel = None
+        self._hold = None
+        self._consumers.clear()
+        self._unsettled.clear()
+        self._acked.clear()
+        self._on_lost(reason)
+
+
+class AmqpReplies:
+    """Consumes one reply queue; what cannot be read is the reader's business, so nothing is acked."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        options: BrokerOptions,
+        queue: Queue,
+        on_reply: Callable[[Message], None],
+    ) -> None:
+        self._queue = queue
+        self._on_reply = on_reply
+        self._connection: FastConnection
+        self._link = Link(
+            loop, options, "replies", on_up=self._up, on_down=lambda _reason, _error: None
+        )
+
+    def close(self) -> None:
+        self._link.close(1.0)
+
+    def _up(self, connection: FastConnection) -> None:
+        self._connection = connection
+        Scratch(self._link, connection).ensure(
+            topology.declarations(self._queue, 0), self._declared
+        )
+
+    def _declared(self, refusal: str | None) -> None:
+        if refusal is None:
+            self._connection.channel(on_open_callback=self._channel_opened)
+        else:
+            self._connection.abandon(f"queue {self._queue.name!r} cannot be declared: {refusal}")
+
+    def _channel_opened(self, channel: Channel) -> None:
+        channel.add_on_close_callback(lambda _channel, error: self._connection.abandon(why(error)))
+        channel.add_on_cancel_callback(
+            lambda _cancel: self._connection.abandon(f"queue {self._queue.name!r} was deleted")
+        )
+        self._connection.reader.deliveries[channel.channel_number] = (
+            lambda _consumer, _tag, _again, _exchange, _key, message: self._on_reply(message)
+        )
+        channel.basic_consume(self._queue.name, on_message_callback=lambda *_: None, auto_ack=True)

@@ -1,0 +1,437 @@
+"""A connection to RabbitMQ that is kept alive on our loop, and a channel on which things may fail.
+
+`Link` connects, watches and reconnects; `Scratch` declares on a connection that is up.  What is
+published or consumed over it is the business of `amqp`.
+"""
+
+import logging
+import re
+import ssl
+import struct
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import pika
+from pika.channel import Channel
+from pika.exceptions import (
+    AMQPError,
+    ChannelClosedByBroker,
+    ConnectionClosedByBroker,
+    ConnectionOpenAborted,
+)
+
+from taskq import clock
+from taskq.broker.base import BrokerOptions
+from taskq.broker.fastpath import FastConnection
+from taskq.broker.topology import (
+    BindExchange,
+    BindQueue,
+    Declaration,
+    DeclareExchange,
+    DeclareQueue,
+)
+from taskq.errors import ConfigurationError
+from taskq.log import event
+from taskq.loop import Loop, Timer
+from taskq.retry import RetryPolicy
+from taskq.url import masked
+
+#: After all URLs failed: at first tried again after up to this, in the end up to 10 seconds.
+_BACKOFF = RetryPolicy(limit=None, backoff=0.25, longest=10.0)
+#: A connection that lived for so long (seconds) starts the backoff anew when it is lost.
+_STEADY = 10.0
+
+#: AMQP reply codes.
+ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED = 403, 404, 406
+
+# -- addresses -----------------------------------------------------------------------------------
+
+#: What an amqp URL may have behind the question mark, RabbitMQ's names, and the names of
+#: `BrokerOptions.ssl` for them: https://www.rabbitmq.com/docs/uri-query-parameters
+_TLS_QUERY = {
+    "cacertfile": "ca_certs",
+    "certfile": "certfile",
+    "keyfile": "keyfile",
+    "server_name_indication": "server_hostname",
+    "verify": "cert_reqs",
+}
+_TLS_OPTIONS = frozenset({"enabled", *_TLS_QUERY.values()})
+_NO_VERIFICATION = ("none", "verify_none", "CERT_NONE", ssl.CERT_NONE, False)
+
+
+def parameters(url: str, options: BrokerOptions, role: str) -> pika.ConnectionParameters:
+    """What pika needs to connect to *url*; *role* tells the broker's operator what for.
+
+    ConfigurationError, without the password, for a URL or a TLS option that cannot be used.
+    """
+    try:
+        parts = urlsplit(url)
+        port, query = parts.port, dict(parse_qsl(parts.query, keep_blank_values=True))
+    except ValueError as error:
+        raise ConfigurationError(f"broker_url {masked(url)!r}: {error}") from None
+    if unknown := query.keys() - _TLS_QUERY.keys():
+        raise ConfigurationError(
+            f"broker_url {masked(url)!r} has the unknown parameter {min(unknown)!r}; "
+            f"known are {', '.join(_TLS_QUERY)}"
+        )
+    tls_options = {**options.ssl, **{_TLS_QUERY[name]: value for name, value in query.items()}}
+    tls = tls_options.get("enabled", bool(options.ssl)) or parts.scheme.lower() == "amqps"
+    host = unquote(parts.hostname or "localhost")
+    return pika.ConnectionParameters(
+        host=host,
+        port=port or (5671 if tls else 5672),
+        virtual_host=unquote(parts.path[1:]) or "/",
+        credentials=pika.PlainCredentials(
+            unquote(parts.username or "guest"), unquote(parts.password or "guest")
+        ),
+        heartbeat=max(1, round(options.heartbeat)) if options.heartbeat else 0,
+        socket_timeout=options.connect_timeout,
+        stack_timeout=options.connect_timeout,
+        blocked_connection_timeout=options.blocked_timeout,
+        client_properties={
+            "connection_name": f"{options.name} {role}",
+            "product": "taskq",
+            "version": f"on pika {pika.__version__}",
+            "information": "",
+        },
+        ssl_options=_tls(url, tls_options, host) if tls else None,
+    )
+
+
+def _tls(url: str, options: Mapping[str, Any], host: str) -> pika.SSLOptions:
+    if unknown := options.keys() - _TLS_OPTIONS:
+        raise ConfigurationError(
+            f"broker_use_ssl has the unknown option {min(unknown)!r}; "
+            f"known are {', '.join(sorted(_TLS_OPTIONS))}"
+        )
+    try:
+        context = ssl.create_default_context(cafile=options.get("ca_certs"))
+        if options.get("certfile"):
+            context.load_cert_chain(options["certfile"], options.get("keyfile"))
+    except OSError as error:
+        raise ConfigurationError(f"TLS files for broker {masked(url)}: {error}") from None
+    if options.get("cert_reqs", "required") in _NO_VERIFICATION:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return pika.SSLOptions(context, options.get("server_hostname") or host)
+
+
+def why(error: BaseException) -> str:
+    """The innermost reason of pika's *error* in words."""
+    while True:
+        inner = getattr(error, "exceptions", None) or error.args
+        if isinstance(error, OSError) or not (inner and isinstance(inner[-1], BaseException)):
+            break
+        error = inner[-1]
+    if isinstance(error, (ConnectionClosedByBroker, ChannelClosedByBroker)):
+        return f"{error.reply_code} {error.reply_text}"
+    if isinstance(error, ConnectionOpenAborted):
+        return "it accepted the connection but did not answer in time"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+# -- the connection ------------------------------------------------------------------------------
+
+
+class Link:
+    """One connection to the first broker that answers, mended for ever until it is closed.
+
+    ::
+
+        connecting --opened--> up --lost--> waiting --> connecting --> ...
+             +------------failed--------------^
+
+    The URLs are tried in turn; when all have failed, it waits with growing, fully jittered delays.
+    *on_up* hears the new connection, *on_down* why it was lost, *on_blocked* whether an alarm
+    stops publishing.  Its life is told to the log, or to *tell*.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        options: BrokerOptions,
+        role: str,
+        *,
+        on_up: Callable[[FastConnection], None],
+        on_down: Callable[[str, Exception], None],
+        on_blocked: Callable[[bool], None] = lambda _blocked: None,
+        tell: Callable[..., None] = event,
+    ) -> None:
+        _silence_pika()
+        self.loop = loop
+        self.options = options
+        #: The connection while it is up.
+        self.connection: FastConnection | None = None
+        self.blocked = False
+        #: Why there is no connection, or was none the last time.
+        self.reason = "no connection yet"
+        self.server_version: tuple[int, ...] = ()
+        self._role = role
+        self._addresses = [(masked(url), parameters(url, options, role)) for url in options.urls]
+        self._on_up, self._on_down, self._on_blocked = on_up, on_down, on_blocked
+        self._tell = tell
+        self._attempt = 0  # which address, counted on and on
+        self._failures = 0
+        self._up_since = 0.0
+        self._closing = False
+        self._timer: Timer | None = None  # to reconnect, or to look after the heartbeats
+        self._current: FastConnection
+        self._connect()
+
+    @property
+    def url(self) -> str:
+        """The URL in use or tried last, without the password."""
+        return self._addresses[self._attempt % len(self._addresses)][0]
+
+    def close(self, timeout: float) -> None:
+        """Close in order within *timeout* seconds, or else without a word.  Turns the loop."""
+        if self._closing:
+            return
+        self._closing = True
+        self._cancel_timer()
+        current = self._current
+        if self.connection is None or self.blocked:  # a blocking broker would not read our farewell
+            current.abandon("closed")
+        elif current.is_open:
+            current.close()
+        self.wait(lambda: current.is_closed, timeout)
+        current.abandon("closed")
+        self.wait(lambda: current.is_closed, 1.0)
+
+    def wait(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Turn the loop until *condition* holds, at most *timeout* seconds; whether it does.
+
+        May be called inside a callback of the loop.
+        """
+        deadline = clock.monotonic() + timeout
+        while not condition():
+            self._current.end_turn()  # the turn that called us cannot
+            left = deadline - clock.monotonic()
+            if left <= 0:
+                return condition()
+            self.loop.turn(left)
+        return True
+
+    def _connect(self) -> None:
+        self._timer = None
+        self._current = FastConnection(
+            self._addresses[self._attempt % len(self._addresses)][1],
+            self.loop,
+            on_open=self._opened,
+            on_closed=self._ended,
+        )
+
+    def _opened(self, connection: FastConnection) -> None:
+        self.connection = connection
+        self._up_since = clock.monotonic()
+        version = str((connection.server_properties or {}).get("version", ""))
+        self.server_version = tuple(int(number) for number in re.findall(r"\d+", version))
+        connection.add_on_connection_blocked_callback(
+            lambda _connection, method: self._block(str(method.method.reason))
+        )
+        connection.add_on_connection_unblocked_callback(lambda *_: self._unblock())
+        self._tell("connected", broker=self.url, role=self._role)
+        self._watch()
+        self._on_up(connection)
+
+    def _ended(self, _connection: FastConnection, error: Exception) -> None:
+        was_up = self.connection is not None
+        self.connection = None
+        self.blocked = False
+        self._cancel_timer()
+        if self._closing:
+            return
+        self.reason = why(error)
+        if was_up and clock.monotonic() - self._up_since > _STEADY:
+            self._failures = 0
+        failed_url = self.url
+        self._attempt += 1
+        delay = 0.0
+        if self._attempt % len(self._addresses) == 0:
+            self._failures += 1
+            delay = _BACKOFF.delay_before(self._failures)
+        self._tell(
+            "connection-lost" if was_up else "connection-failed",
+            broker=failed_url,
+            role=self._role,
+            reason=self.reason,
+            delay=delay,
+        )
+        self._timer = self.loop.call_later(delay, self._connect)
+        if was_up:
+            self._on_down(self.reason, error)
+
+    def _block(self, reason: str) -> None:
+        self.blocked = True
+        self.reason = f"it blocks publishing ({reason})"
+        self._tell("blocked", broker=self.url, reason=reason)
+        self._on_blocked(True)
+
+    def _unblock(self) -> None:
+        self.blocked = False
+        self._tell("unblocked", broker=self.url)
+        self._on_blocked(False)
+
+    def _watch(self) -> None:
+        """Give up a connection on which nothing came for two heartbeats; pika takes its time."""
+        heartbeat = self._current.params.heartbeat
+        if not heartbeat:
+            return
+        silence = clock.monotonic() - self._current.heard
+        if silence > 2 * heartbeat:
+            self._current.abandon(f"no word from it for {silence:.0f} s")
+        else:
+            self._timer = self.loop.call_later(heartbeat / 2, self._watch)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _silence_pika() -> None:
+    # It narrates every step of its life, and calls errors what is mended a moment later; taskq's
+    # own events say the same.  Whoever set a level of their own wants to hear it.
+    logger = logging.getLogger("pika")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.CRITICAL)
+
+
+# -- declaring -----------------------------------------------------------------------------------
+
+#: Called with None when all is declared, else with the broker's refusal in words.
+Declared = Callable[[str | None], None]
+
+
+class Scratch:
+    """A channel of a link's connection for what the broker may answer by closing the channel.
+
+    Declarations are made one after the other, each once: those made before are remembered.  A queue
+    or exchange that exists with other arguments (406), or that this user may not configure (403),
+    is used as it is.  Ends with the connection; what is not declared by then is never heard of.
+    """
+
+    def __init__(self, link: Link, connection: FastConnection) -> None:
+        self._link = link
+        self._connection = connection
+        self._channel: Channel | None = None
+        self._made: set[Declaration] = set()
+        self._jobs: deque[tuple[deque[Declaration], Declared]] = deque()
+        self._busy = False
+        self._refusal: str | None = None  # of the current declaration, while it is looked up
+        self._deadline: Timer | None = None
+
+    def ensure(self, declarations: Sequence[Declaration], then: Declared) -> None:
+        """Make *declarations* in order, then call *then*; the first refusal ends the sequence."""
+        self._jobs.append((deque(declarations), then))
+        self._go_on()
+
+    def forget(self) -> None:
+        """Remember nothing of what was made before: something is gone."""
+        self._made.clear()
+
+    def _go_on(self) -> None:
+        while self._jobs and not self._busy:
+            declarations, then = self._jobs[0]
+            while declarations and declarations[0] in self._made:
+                declarations.popleft()
+            if not declarations:
+                self._jobs.popleft()
+                then(None)
+            elif self._channel is None:
+                self._busy = True
+                self._connection.channel(on_open_callback=self._channel_opened)
+            else:
+                self._busy = True
+                try:
+                    self._declare(self._channel, declarations[0])
+                except (AMQPError, ValueError, TypeError, struct.error) as error:
+                    self._answered()
+                    self._refuse(f"{declarations[0]} cannot be sent: {error!r}")
+
+    def _channel_opened(self, channel: Channel) -> None:
+        self._channel = channel
+        channel.add_on_close_callback(self._channel_closed)
+        self._busy = False
+        self._go_on()
+
+    def _declare(self, channel: Channel, declaration: Declaration) -> None:
+        self._deadline = self._link.loop.call_later(
+            self._link.options.declare_timeout, self._give_up
+        )
+        passive = self._refusal is not None
+        match declaration:
+            case DeclareQueue(name, arguments):
+                channel.queue_declare(
+                    name,
+                    passive=passive,
+                    durable=True,
+                    arguments=dict(arguments),
+                    callback=self._made_it,
+                )
+            case DeclareExchange(name, kind, arguments, must_exist):
+                channel.exchange_declare(
+                    name,
+                    kind,
+                    passive=passive or must_exist,
+                    durable=True,
+                    arguments=dict(arguments),
+                    callback=self._made_it,
+                )
+            case BindQueue(queue, exchange, routing_key):
+                channel.queue_bind(queue, exchange, routing_key, callback=self._made_it)
+            case BindExchange(target, source, routing_key):
+                channel.exchange_bind(target, source, routing_key, callback=self._made_it)
+
+    def _made_it(self, _answer: Any) -> None:
+        self._answered()
+        declaration = self._jobs[0][0].popleft()
+        self._made.add(declaration)
+        if self._refusal is not None and isinstance(declaration, DeclareQueue):
+            event("queue-foreign", queue=declaration.name, reason=self._refusal)
+        self._refusal = None
+        self._go_on()
+
+    def _channel_closed(self, _channel: Channel, error: Exception) -> None:
+        self._channel = None
+        if not isinstance(error, ChannelClosedByBroker):
+            self._answered()
+            return  # the connection goes, and with it this object
+        if not self._busy:
+            return
+        self._answered()
+        declaration = self._jobs[0][0][0]
+        if (
+            self._refusal is None
+            and error.reply_code in (ACCESS_REFUSED, PRECONDITION_FAILED)
+            and isinstance(declaration, DeclareQueue | DeclareExchange)
+        ):
+            self._refusal = error.reply_text  # is it there?
+        else:
+            self._refuse(self._refusal or error.reply_text)
+        self._go_on()
+
+    def _refuse(self, refusal: str) -> None:
+        _, then = self._jobs.popleft()
+        self._refusal = None
+        then(refusal)
+
+    def _answered(self) -> None:
+        self._busy = False
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _give_up(self) -> None:
+        if self._link.blocked:  # it does not read what we ask
+            self._deadline = self._link.loop.call_later(
+                self._link.options.declare_timeout, self._give_up
+            )
+        else:
+            self._connection.abandon(
+                f"it did not answer a declaration within {self._link.options.declare_timeout:g} s"
+            )

@@ -1,0 +1,159 @@
+"""The tables of the embedded broker: every statement that reads or changes them.
+
+A message is a row, and `state` says where it stands::
+
+                 due passes                take
+    WAITING ------------------> READY -------------> HELD --- ack ---> (deleted)
+       ^                        ^   ^                  |
+       '-- publish with due     |   '------------------'
+                    publish ----'      requeue, close, death of the owner,
+                                       dead letter (in the queue beside)
+
+A held row names its `owner`, and so does every settlement: one by somebody who lost the message
+changes nothing.  When statements are run, and in which transaction, is decided in `sqlite`.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from taskq import clock
+from taskq.broker import exchange
+from taskq.broker.base import Done, Route
+from taskq.broker.exchange import Binding
+from taskq.broker.owner import NOBODY
+from taskq.wire.message import Message
+
+#: Messages made ready in one transaction when their time has come, lest other writers wait long.
+_SLICE = 1000
+
+# 0 and 1 take no bytes in a record, and the owner always four: taking overwrites a row in place.
+_READY, _HELD, _WAITING = 0, 1, 2
+
+SCHEMA = f"""
+create table if not exists binding (
+    exchange text, type text, routing_key text, queue text,
+    primary key (exchange, routing_key, queue)
+) without rowid;
+create table if not exists message (
+    id integer primary key,
+    queue text not null,
+    rank integer not null,
+    state integer not null,
+    owner integer not null default {NOBODY},
+    tries integer not null default 0,
+    again integer not null default 0,
+    due real,
+    expires real,
+    exchange text not null,
+    routing_key text not null,
+    properties blob not null,
+    body blob not null
+);
+create index if not exists message_ready on message (queue, rank) where state = {_READY};
+create index if not exists message_held on message (owner) where state = {_HELD};
+create index if not exists message_waiting on message (due) where state = {_WAITING};
+create index if not exists message_expires on message (expires) where expires is not null;
+"""
+
+BIND = "insert or ignore into binding values (?, ?, ?, ?)"
+_BOUND = "select exchange, type, routing_key, queue from binding where exchange = ?"
+_BOUND_BY = f"{_BOUND} and routing_key = ?"
+
+INSERT = """
+insert into message (queue, rank, state, due, expires, exchange, routing_key, properties, body)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+#: (owner, queue, how many); the rows come in no order, but sort into theirs.
+TAKE = f"""
+update message set state = {_HELD}, owner = ? where id in (
+    select id from message where queue = ? and state = {_READY} order by rank, id limit ?
+) returning rank, id, again, tries, exchange, routing_key, properties, body
+"""
+
+# Settlements: (id, owner), or (owner) for all that it holds.
+_BACK = f"state = {_READY}, owner = {NOBODY}, again = 1"
+ACK = "delete from message where id = ? and owner = ?"
+REQUEUE = f"update message set {_BACK}, tries = tries + 1 where id = ? and owner = ?"
+GIVE_BACK = f"update message set {_BACK} where state = {_HELD} and owner = ?"
+BURY = f"update message set {_BACK}, tries = tries + 1 where state = {_HELD} and owner = ?"
+#: (id, owner, dead-letter queue)
+DEAD_LETTER = f"""
+update message set state = {_READY}, owner = {NOBODY}, again = 0, tries = 0, expires = null,
+    queue = ?3, exchange = '', routing_key = ?3
+where id = ?1 and owner = ?2
+"""
+
+#: (now)
+PROMOTE = f"""
+update message set state = {_READY} where id in (
+    select id from message where state = {_WAITING} and due <= ? order by due limit {_SLICE}
+)
+"""
+#: (now)
+EXPIRE = f"delete from message where expires <= ? and state <> {_HELD}"
+
+ANY_READY = f"select 1 from message where queue = ? and state = {_READY} limit 1"
+EARLIEST = f"select due from message where state = {_WAITING} order by due limit 1"
+OWNERS = f"select distinct owner from message where state = {_HELD}"
+#: (queue, now); ready is also what nobody was there to promote, and not what should be gone.
+COUNT = f"""
+select (select count(*) from message where queue = ?1 and state = {_READY})
+    - (select count(*) from message where queue = ?1 and state = {_READY} and expires <= ?2)
+    + (select count(*) from message where queue = ?1 and state = {_WAITING} and due <= ?2
+        and (expires is null or expires > ?2))
+"""
+
+
+#: A row as INSERT wants it, and as TAKE returns it.
+Made = tuple[str, int, int, float | None, float | None, str, str, bytes, bytes]
+Taken = tuple[int, int, int, int, str, str, bytes, bytes]
+
+
+class Send(NamedTuple):
+    """One call of `publish`."""
+
+    message: Message
+    route: Route
+    due: float | None
+    mandatory: bool
+    done: Done
+
+
+class Postmaster:
+    """Turns sends into rows; remembers the queues it met, to ask the file less.  Thread-safe."""
+
+    def __init__(self) -> None:
+        #: (exchange, routing key, queue) of bindings that are in the file; it only grows.
+        self._known: set[tuple[str, str, str]] = set()
+
+    def rows(self, db: sqlite3.Connection, send: Send) -> list[Made]:
+        """What INSERT needs for each queue that gets the message; raises PublishRefused.
+
+        What the route declares is declared in the transaction of *db*; `learn` once it has ended.
+        """
+        message, route, due, mandatory, _ = send
+        for queue in route.declare:
+            if (queue.exchange, queue.routing_key, queue.name) not in self._known:
+                db.executemany(BIND, exchange.bindings(queue))
+        rank, lifetime = exchange.rank_and_lifetime(message.raw)
+        expires = None if lifetime is None else (due or clock.wall()) + lifetime
+        state = _READY if due is None else _WAITING
+        rest = (state, due, expires, route.exchange, route.routing_key, message.raw, message.body)
+        return [(queue, rank, *rest) for queue in self._targets(db, route, mandatory)]
+
+    def learn(self, route: Route) -> None:
+        """Remember what *route* declared, now that it is committed."""
+        for queue in route.declare:
+            self._known.add((queue.exchange, queue.routing_key, queue.name))
+            self._known.add(("", queue.name, queue.name))
+
+    def _targets(self, db: sqlite3.Connection, route: Route, mandatory: bool) -> Sequence[str]:
+        key = route.routing_key
+        if route.exchange:
+            bound = db.execute(_BOUND, (route.exchange,))
+        elif ("", key, key) in self._known:
+            return (key,)
+        else:
+            bound = db.execute(_BOUND_BY, ("", key))
+        return exchange.targets(map(Binding._make, bound), route, mandatory=mandatory)

@@ -1,0 +1,273 @@
+"""One job from frame to outcome; `run` reads as the life of a job.
+
+The child's side of the road: decode, call, confirm, store, tell.  What then becomes of the message
+is the parent's decision (`outcome`), and how a task is called is the task's own (`Task.invoke`).
+"""
+
+import os
+import reprlib
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from taskq import clock, hooks, log, states
+from taskq.client.context import Request, running
+from taskq.client.endings import tell
+from taskq.client.task import Task
+from taskq.errors import (
+    BackendUnavailable,
+    EncodeError,
+    Ignore,
+    MessageMalformed,
+    PublishError,
+    PublishFailed,
+    Reject,
+    Retry,
+    TaskRevokedError,
+)
+from taskq.wire.message import Message
+from taskq.wire.result import Result, exception_to_wire
+from taskq.wire.task import TaskHeaders, open_body, read_headers
+from taskq.worker import slate
+from taskq.worker.clerk import store_persistently
+from taskq.worker.frames import Frame
+from taskq.worker.outcome import Outcome
+from taskq.worker.relay import Relay
+
+if TYPE_CHECKING:
+    from taskq.app import TaskQ
+
+#: So much of a traceback's end travels in a dead letter.
+_TAIL = 8 * 1024
+
+
+@dataclass(slots=True)
+class _Ending:
+    """How a run ended: the outcome, the state to store with its value, and what to say of it."""
+
+    outcome: Outcome
+    state: str
+    value: Any
+    traceback: str | None = None
+    reason: str = ""
+
+    @property
+    def evidence(self) -> tuple[str, str, str] | None:
+        """Exception type, text and the end of its traceback, for a dead letter."""
+        if not isinstance(self.value, BaseException):
+            return None
+        return type(self.value).__qualname__, str(self.value), (self.traceback or "")[-_TAIL:]
+
+
+class Executor:
+    """Runs jobs one after another, on the child's main thread."""
+
+    def __init__(self, app: "TaskQ", relay: Relay, page: slate.Slate, *, node: str) -> None:
+        self._app = app
+        self._relay = relay
+        self._slate = page
+        self._node = node
+        self._shown = reprlib.Repr()
+        self._shown.maxother = self._shown.maxstring = app.conf.repr_max_length
+
+    def run(self, frame: Frame) -> tuple[str, float, dict[str, Any]]:
+        """Run the job in *frame*; outcome word, seconds in the task's function, and details."""
+        _word, number, queue, exchange, routing_key, redelivered, raw, body = frame
+        self._slate.write(number, slate.AROUND, clock.monotonic())
+        self._relay.job = number
+        self._relay.unconfirmed = False
+        message = Message(raw, body)
+        headers = read_headers(message)
+        runtime = 0.0
+        try:
+            task = self._app.registry[headers.task]
+            opened = open_body(
+                message, self._app.conf.accept_content, self._app.conf.task_max_payload
+            )
+        except (MessageMalformed, KeyError) as error:
+            ending = self._refuse(headers, message, error)
+        else:
+            properties = message.properties
+            request = Request.of(
+                headers,
+                opened.args,
+                opened.kwargs,
+                delivery_info={
+                    "exchange": exchange,
+                    "routing_key": routing_key,
+                    "queue": queue,
+                    "priority": properties.priority,
+                    "redelivered": redelivered,
+                },
+                hostname=self._node,
+                reply_to=properties.reply_to,
+                correlation_id=properties.correlation_id,
+            )
+            with running(request):
+                ending, runtime = self._perform(task, request, headers, number)
+                ending = self._finish(task, request, ending, runtime)
+        self._relay.job = 0
+        detail: dict[str, Any] = {}
+        if ending.outcome is not Outcome.SUCCESS:
+            detail = {"reason": ending.reason, "evidence": ending.evidence}
+        return ending.outcome.value, runtime, detail
+
+    # -- before ------------------------------------------------------------------------------
+
+    def _refuse(self, headers: TaskHeaders, message: Message, error: Exception) -> _Ending:
+        """The message is no call that can run here: store that it failed, run nothing."""
+        ending = _Ending(Outcome.MALFORMED, states.FAILURE, error, None, str(error))
+        request = Request.of(headers, (), {}, reply_to=message.properties.reply_to)
+        if not headers.ignore_result:
+            ending = self._store(request, ending)
+        return ending
+
+    # -- the call ----------------------------------------------------------------------------
+
+    def _perform(
+        self, task: Task[Any, Any], request: Request, headers: TaskHeaders, number: int
+    ) -> tuple[_Ending, float]:
+        """Call the task's function; what came of it, and after how many seconds."""
+        if headers.expires is not None and headers.expires <= clock.wall():
+            revoked = TaskRevokedError("expired")
+            return _Ending(Outcome.REVOKED, states.REVOKED, revoked, None, "expired"), 0.0
+        if task.track_started and self._wanted(task, request):
+            self._track_start(request)
+        assert request.id is not None
+        hooks.task_prerun.send(
+            task=task, task_id=request.id, args=request.args, kwargs=request.kwargs
+        )
+        started = clock.monotonic()
+        self._slate.write(number, slate.IN_USER_CODE, started)
+        try:
+            value = task.invoke(request.args, request.kwargs)
+            ending = _Ending(Outcome.SUCCESS, states.SUCCESS, value)
+        except Retry as retry:
+            ending = _Ending(Outcome.RETRY, states.RETRY, retry, traceback.format_exc())
+        except Ignore as ignore:
+            ending = _Ending(Outcome.IGNORE, states.IGNORED, ignore)
+        except Reject as reject:
+            outcome = Outcome.REJECT_REQUEUE if reject.requeue else Outcome.REJECT
+            ending = _Ending(outcome, states.REJECTED, reject, None, str(reject))
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            ending = _failure(error)
+        finally:
+            ended = clock.monotonic()
+            self._slate.write(number, slate.AROUND, ended)
+        return ending, ended - started
+
+    def _track_start(self, request: Request) -> None:
+        assert request.id is not None
+        started = {"pid": os.getpid(), "hostname": self._node}
+        try:
+            self._app.backend.store(
+                Result(request.id, states.STARTED, started), reply_to=request.reply_to
+            )
+        except BackendUnavailable as error:  # the task itself does not depend on it
+            log.event("result-lost", name=request.task, id=request.id, reason=str(error))
+
+    # -- after -------------------------------------------------------------------------------
+
+    def _finish(
+        self, task: Task[Any, Any], request: Request, ending: _Ending, runtime: float
+    ) -> _Ending:
+        """Confirm what the run sent, store how it ended, then tell those who want to know."""
+        if ending.outcome is Outcome.RETRY:
+            ending = self._send_again(task, request, ending)
+        refusal = self._relay.flush()
+        if refusal is not None:
+            ending = _failure(PublishFailed(f"what {request.task} sent was refused: {refusal}"))
+        if self._stored(task, request, ending):
+            ending = self._store(request, ending)
+        if ending.outcome is not Outcome.UNSTORED:
+            tell(
+                task,
+                request,
+                ending.state,
+                ending.value,
+                traceback=ending.traceback,
+                runtime=runtime,
+            )
+        self._log(task, request, ending, runtime)
+        return ending
+
+    def _send_again(self, task: Task[Any, Any], request: Request, ending: _Ending) -> _Ending:
+        try:
+            task.send_again(request, ending.value)
+        except (PublishError, EncodeError, ValueError, TypeError) as error:
+            return _failure(error)
+        ending.reason = str(ending.value)
+        return ending
+
+    def _wanted(self, task: Task[Any, Any], request: Request) -> bool:
+        """Whether anybody wants the result: the call decides, then the task."""
+        ignored = task.ignore_result if request.ignore_result is None else request.ignore_result
+        return not ignored
+
+    def _stored(self, task: Task[Any, Any], request: Request, ending: _Ending) -> bool:
+        if ending.outcome in (Outcome.IGNORE, Outcome.REJECT_REQUEUE):
+            return False
+        failed = ending.state in states.PROPAGATE_STATES
+        even_if_ignored = failed and self._app.conf.task_store_errors_even_if_ignored
+        return even_if_ignored or self._wanted(task, request)
+
+    def _store(self, request: Request, ending: _Ending) -> _Ending:
+        try:
+            store_persistently(self._app, self._result(request, ending), request.reply_to)
+        except EncodeError as error:
+            # What was returned cannot be kept: that is how the task fails.
+            ending = _failure(error)
+            return self._store(request, ending)
+        except BackendUnavailable as error:
+            log.event("result-lost", name=request.task, id=request.id, reason=str(error))
+            return _Ending(Outcome.UNSTORED, ending.state, error, None, str(error))
+        return ending
+
+    def _result(self, request: Request, ending: _Ending) -> Result:
+        state, value = ending.state, ending.value
+        if state == states.REJECTED:
+            state = states.FAILURE
+        if isinstance(value, Retry) and ending.outcome is Outcome.RETRY:
+            value = value.exc or value
+        if isinstance(value, BaseException):
+            value = exception_to_wire(value)
+        assert request.id is not None
+        return Result(
+            task_id=request.id,
+            state=state,
+            value=value,
+            traceback=ending.traceback,
+            date_done=clock.utc().isoformat() if state in states.READY_STATES else None,
+            parent_id=request.parent_id,
+            group_id=request.group,
+        )
+
+    def _log(self, task: Task[Any, Any], request: Request, ending: _Ending, runtime: float) -> None:
+        who: dict[str, Any] = {"name": request.shadow or request.task, "id": request.id}
+        match ending.outcome:
+            case Outcome.SUCCESS:
+                if log.audible("task-succeeded"):
+                    shown = self._shown.repr(ending.value)
+                    log.event("task-succeeded", **who, runtime=runtime, result=shown)
+            case Outcome.FAILURE if isinstance(ending.value, tuple(task.throws)):
+                log.event("task-failed-expected", **who, exception=repr(ending.value))
+            case Outcome.FAILURE:
+                log.event(
+                    "task-failed",
+                    **who,
+                    exception=repr(ending.value),
+                    traceback=(ending.traceback or "").rstrip(),
+                )
+            case Outcome.RETRY:
+                log.event("task-retried", **who, delay=ending.value.when, reason=ending.reason)
+            case Outcome.IGNORE:
+                log.event("task-ignored", **who)
+            case Outcome.REJECT | Outcome.REJECT_REQUEUE:
+                log.event("task-rejected", **who, reason=ending.reason)
+            case Outcome.REVOKED:
+                log.event("task-revoked", **who, reason=ending.reason)
+
+
+def _failure(error: BaseException) -> _Ending:
+    text = "".join(traceback.format_exception(error))
+    return _Ending(Outcome.FAILURE, states.FAILURE, error, text, str(error))

@@ -1,5 +1,6 @@
 """taskq: background work on RabbitMQ, or on one SQLite file; the public names and nothing else."""
 
+import importlib.metadata
 from typing import Any
 
 from taskq import hooks
@@ -64,8 +65,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":  # looked up only when asked for: it reads files
-        from importlib.metadata import version
-
-        return version("taskq")
+    if name == "__version__":  # looked up only when it is asked for, because that reads files
+        return importlib.metadata.version("taskq")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,10 +15,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
 from taskq import log, states
 from taskq.backends.base import (
     Backend,
@@ -35,6 +31,15 @@ from taskq.url import masked
 from taskq.wire import codec
 from taskq.wire import result as wire
 from taskq.wire.result import Result
+
+try:
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+except ImportError as missing:
+    raise ConfigurationError(
+        "result_backend redis:// needs redis-py: pip install 'taskq[redis]'"
+    ) from missing
 
 #: What Celery puts before the task id.
 _PREFIX = "celery-task-meta-"

@@ -11,9 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
-import sqlalchemy as sa
-from sqlalchemy import exc
-
 from taskq import clock, states
 from taskq.backends.base import (
     Backend,
@@ -29,6 +26,14 @@ from taskq.errors import BackendUnavailable, ConfigurationError, MessageMalforme
 from taskq.url import masked
 from taskq.wire import codec
 from taskq.wire.result import Result
+
+try:
+    import sqlalchemy as sa
+    from sqlalchemy import exc
+except ImportError as missing:
+    raise ConfigurationError(
+        "result_backend db+... needs SQLAlchemy: pip install 'taskq[sql]'"
+    ) from missing
 
 #: Expired results are looked for this often, in seconds, and deleted so many at a time; a full
 #: slice calls for the next.

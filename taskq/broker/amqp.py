@@ -8,6 +8,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
+from typing import Any
 
 from pika.channel import Channel
 from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
@@ -78,11 +79,10 @@ class AmqpBroker:
 
         def ask(channel: Channel) -> None:
             channel.add_on_close_callback(missing)
-            channel.queue_declare(
-                queue,
-                passive=True,
-                callback=lambda answer: found.append(answer.method.message_count),
-            )
+            channel.queue_declare(queue, passive=True, callback=count)
+
+        def count(answer: Any) -> None:
+            found.append(answer.method.message_count)
 
         def missing(_channel: Channel, error: Exception) -> None:
             if isinstance(error, ChannelClosedByBroker) and error.reply_code == NOT_FOUND:
@@ -284,15 +284,16 @@ class AmqpOutlet:
         )
 
     def _check_priority(self, route: Route) -> None:
+        """Say once for each queue that it takes no notice of priorities."""
         if self._link.server_version >= (4,):
             return
         for queue in route.declare:
-            name = queue.name
-            arguments = topology.arguments(queue, 0)
-            if arguments.get("x-queue-type") == "quorum" and name not in self._without_priority:
-                self._without_priority.add(name)
+            if queue.name in self._without_priority:
+                continue
+            if topology.arguments(queue, 0).get("x-queue-type") == "quorum":
+                self._without_priority.add(queue.name)
                 version = ".".join(map(str, self._link.server_version))
-                event("priority-useless", queue=name, version=version)
+                event("priority-useless", queue=queue.name, version=version)
 
     # -- declaring ---------------------------------------------------------------------------
 
@@ -301,16 +302,14 @@ class AmqpOutlet:
     ) -> list[tuple[Hashable, Sequence[topology.Declaration]]]:
         """What is not known to be there, each by a name for it and the declarations it needs."""
         missing: list[tuple[Hashable, Sequence[topology.Declaration]]] = []
-        dead_max = self._options.dead_letter_max_length
         for queue in route.declare:
-            key = (queue.name, queue.exchange, queue.routing_key)
-            if key not in self._known:
-                missing.append((key, topology.declarations(queue, dead_max)))
+            if _key(queue) not in self._known:
+                missing.append((_key(queue), self._declarations(queue)))
         if route.exchange and route.exchange not in self._known:
             exchange = topology.DeclareExchange(route.exchange, passive=True)
             missing.append((route.exchange, (exchange,)))
         if climb is not None and (climb.exchange, climb.queue) not in self._known:
-            ladder = topology.ladder(climb, dead_max)
+            ladder = topology.ladder(climb, self._options.dead_letter_max_length)
             missing.append(((climb.exchange, climb.queue), ladder))
         return missing
 
@@ -344,16 +343,24 @@ class AmqpOutlet:
         for letter in letters:
             self._refuse(letter, refusal)
 
-    def _forget_declarations(self) -> None:
-        self._known.clear()
-        self._scratch.forget()
+    def _forget(self, letter: _Letter) -> None:
+        """Declare again, when it is next needed, what *letter* needs."""
+        if letter.due is not None:  # something of the ladder, which nobody should have touched
+            self._known.clear()
+            self._scratch.forget()
+        for queue in letter.route.declare:
+            self._known.discard(_key(queue))
+            self._scratch.forget(self._declarations(queue))
 
     def _refresh_replies(self) -> None:
         self._refresher = self._loop.call_later(_REPLY_REFRESH, self._refresh_replies)
         if self._link.connection is not None:
-            self._scratch.forget()
             for queue in self._reply_queues.values():
-                self._scratch.ensure(topology.declarations(queue, 0), lambda _refusal: None)
+                self._scratch.forget(self._declarations(queue))
+                self._scratch.ensure(self._declarations(queue), _ignore)
+
+    def _declarations(self, queue: Queue) -> Sequence[topology.Declaration]:
+        return topology.declarations(queue, self._options.dead_letter_max_length)
 
     # -- what the broker says ----------------------------------------------------------------
 
@@ -366,9 +373,7 @@ class AmqpOutlet:
     def _channel_opened(self, channel: Channel) -> None:
         channel.add_on_close_callback(self._channel_closed)
         # Confirms never reach pika: the reader has them first.
-        channel.confirm_delivery(
-            lambda _frame: None, callback=lambda _ok: self._confirming(channel)
-        )
+        channel.confirm_delivery(_ignore, callback=lambda _ok: self._confirming(channel))
 
     def _confirming(self, channel: Channel) -> None:
         self._channel = channel.channel_number
@@ -387,19 +392,17 @@ class AmqpOutlet:
             if letter is None or letter.done is None:
                 continue
             if not taken:
-                self._refuse(
-                    letter, "the broker rejected it (a full queue, or one without a leader)"
-                )
+                self._refuse(letter, "the broker rejected it (is the queue full?)")
             elif letter.returned is None:
                 self._settle(letter, None)
             elif (letter.route.declare or letter.due is not None) and not letter.mended:
                 # What its route needs was there, and is gone.
                 letter.mended, letter.returned = True, None
-                self._forget_declarations()
+                self._forget(letter)
                 self._held.append(letter)
             else:
                 self._refuse(letter, f"unroutable ({letter.returned}): no queue is bound for it")
-        if self._held:
+        if self._held or self._careful:
             self._flow()
 
     def _returned(self, text: str, exchange: bytes, routing_key: bytes, message: Message) -> None:
@@ -423,12 +426,12 @@ class AmqpOutlet:
             self._connection.reader.returns.pop(channel.channel_number, None)
             self._connection.reader.confirms.pop(channel.channel_number, None)
             self._stumble(PublishRefused, why(error))
-            self._forget_declarations()  # an exchange may be gone
+            self._known.clear()  # an exchange may be gone
+            self._scratch.forget()
             self._connection.channel(on_open_callback=self._channel_opened)
 
     def _down(self, reason: str, error: Exception) -> None:
         self._channel = None
-        self._connection.reader.clear()
         if isinstance(error, ConnectionClosedByBroker) and error.reply_code != _CONNECTION_FORCED:
             self._stumble(PublishUnconfirmed, reason)
         self._held = deque(self._letters())
@@ -443,10 +446,10 @@ class AmqpOutlet:
         """
         suspects = [letter for letter in self._unconfirmed.values() if letter.done is not None]
         self._unconfirmed.clear()
-        self._careful = True
         if len(suspects) == 1:
             self._end(suspects[0], kind, f"the broker closed the connection on it: {reason}")
-        else:
+        elif suspects:
+            self._careful = True
             self._held = deque(sorted([*suspects, *self._held], key=_number))
 
     # -- settling ----------------------------------------------------------------------------
@@ -467,12 +470,13 @@ class AmqpOutlet:
         now = clock.monotonic()
         self._alarm = None
         waiting = self._letters()
-        self._held = deque(letter for letter in self._held if letter.deadline > now)
-        for letter in waiting:
-            if letter.deadline <= now:
-                self._give_up(letter, "no confirm in time" if self._flowing else self._link.reason)
-        if left := [letter.deadline for letter in waiting if letter.deadline > now]:
-            self._set_alarm(min(left) - now)
+        late = [letter for letter in waiting if letter.deadline <= now]
+        if len(late) < len(waiting):
+            self._set_alarm(min(x.deadline for x in waiting if x.deadline > now) - now)
+        stopped = self._link.blocked or self._link.connection is None
+        for letter in late:
+            self._give_up(letter, self._link.reason if stopped else "no confirm in time")
+        self._held = deque(letter for letter in self._held if letter.done is not None)
 
     def _give_up(self, letter: _Letter, reason: str) -> None:
         self._end(letter, PublishUnconfirmed if letter.written else PublishRefused, reason)
@@ -481,6 +485,8 @@ class AmqpOutlet:
         self._end(letter, PublishRefused, reason)
 
     def _end(self, letter: _Letter, kind: type[PublishError], reason: str) -> None:
+        if letter.done is None:
+            return
         outcome = "was not queued" if kind is PublishRefused else "may or may not be queued"
         name = letter.message.properties.correlation_id or letter.message.properties.message_id
         what = f"message {name}" if name else "a message"
@@ -493,6 +499,14 @@ class AmqpOutlet:
         if done is not None:
             self._outstanding -= 1
             done(error)
+
+
+def _ignore(*_: object) -> None:
+    """For the callbacks that pika asks for and never calls, as our reader is before it."""
+
+
+def _key(queue: Queue) -> Hashable:
+    return queue.name, queue.exchange, queue.routing_key
 
 
 def _number(letter: _Letter) -> int:
@@ -543,7 +557,8 @@ class AmqpIntake:
         self._scratch: Scratch
         self._channel: Channel | None = None
         self._hold: object | None = None
-        self._consumers: dict[bytes, str] = {}  # consumer tag -> queue
+        self._consumers: dict[str, str] = {}  # queue -> its consumer's tag, from _start to cancel
+        self._queues: dict[bytes, str] = {}  # consumer tag -> queue, also after cancel
         self._tags = itertools.count(1)
         self._unsettled: dict[int, bool] = {}  # delivery tag -> acked in this turn; ascending
         self._acked: list[int] = []
@@ -561,15 +576,15 @@ class AmqpIntake:
 
     def add(self, queue: Queue) -> None:
         self._wanted[queue.name] = queue
-        if self._channel is not None and queue.name not in self._consumers.values():
+        if self._channel is not None and not self._closed and queue.name not in self._consumers:
             self._start(queue)
 
     def cancel(self, queue: str) -> None:
         self._wanted.pop(queue, None)
         self._starting.discard(queue)
-        for tag, name in self._consumers.items():
-            if name == queue and self._channel is not None:
-                self._channel.basic_cancel(tag.decode(), callback=lambda _ok: None)
+        tag = self._consumers.pop(queue, "")
+        if self._channel is not None and not self._closed and tag.encode() in self._queues:
+            self._channel.basic_cancel(tag, callback=_ignore)
 
     def pause(self) -> None:
         for queue in list(self._wanted):
@@ -595,8 +610,8 @@ class AmqpIntake:
         self._closed = True
         if self._link is not None:
             self._send_acks()
+            self._hold = None
             self._link.close(timeout)
-        self._hold = None
 
     def _send_acks(self) -> None:
         """Write this turn's acks: one for all that nothing unsettled precedes, then one each."""
@@ -637,21 +652,21 @@ class AmqpIntake:
             self._start(queue)
 
     def _start(self, queue: Queue, *more: topology.Declaration) -> None:
+        tag = self._consumers[queue.name] = f"taskq-{next(self._tags)}"
         needed = topology.declarations(queue, self._options.dead_letter_max_length)
-        self._scratch.ensure((*needed, *more), partial(self._declared, queue.name))
+        self._scratch.ensure((*needed, *more), partial(self._declared, queue.name, tag))
 
-    def _declared(self, queue: str, refusal: str | None) -> None:
-        if self._channel is None or queue not in self._wanted:
+    def _declared(self, queue: str, tag: str, refusal: str | None) -> None:
+        if self._channel is None or self._closed or self._consumers.get(queue) != tag:
             return
         if refusal is not None:
             self._connection.abandon(f"queue {queue!r} cannot be declared: {refusal}")
             return
-        tag = f"taskq-{next(self._tags)}"
-        self._consumers[tag.encode()] = queue
+        self._queues[tag.encode()] = queue
         self._channel.basic_qos(prefetch_count=self._window)
         self._channel.basic_consume(
             queue,
-            on_message_callback=lambda *_: None,  # the reader has deliveries first
+            on_message_callback=_ignore,  # the reader has deliveries first
             consumer_tag=tag,
             callback=lambda _ok: self._consuming(queue),
         )
@@ -687,7 +702,7 @@ class AmqpIntake:
             Delivery(
                 tag,
                 self._hold,
-                self._consumers[consumer],
+                self._queues[consumer],
                 message,
                 first_exchange,
                 first_key,
@@ -697,7 +712,7 @@ class AmqpIntake:
         )
 
     def _cancelled(self, consumer: bytes) -> None:
-        queue = self._wanted.get(self._consumers.pop(consumer, ""))
+        queue = self._wanted.get(self._queues.get(consumer, ""))
         if queue is None or self._closed:
             return
         event("queue-gone", queue=queue.name)
@@ -716,13 +731,14 @@ class AmqpIntake:
         self._channel = None
         self._hold = None
         self._consumers.clear()
+        self._queues.clear()
         self._unsettled.clear()
         self._acked.clear()
         self._on_lost(reason)
 
 
 class AmqpReplies:
-    """Consumes one reply queue; what cannot be read is the reader's business, so nothing is acked."""
+    """Consumes one reply queue, for as long as it takes with a new connection each time."""
 
     def __init__(
         self,
@@ -754,11 +770,15 @@ class AmqpReplies:
             self._connection.abandon(f"queue {self._queue.name!r} cannot be declared: {refusal}")
 
     def _channel_opened(self, channel: Channel) -> None:
-        channel.add_on_close_callback(lambda _channel, error: self._connection.abandon(why(error)))
+        channel.add_on_close_callback(self._channel_closed)
         channel.add_on_cancel_callback(
             lambda _cancel: self._connection.abandon(f"queue {self._queue.name!r} was deleted")
         )
         self._connection.reader.deliveries[channel.channel_number] = (
             lambda _consumer, _tag, _again, _exchange, _key, message: self._on_reply(message)
         )
-        channel.basic_consume(self._queue.name, on_message_callback=lambda *_: None, auto_ack=True)
+        channel.basic_consume(self._queue.name, on_message_callback=_ignore, auto_ack=True)
+
+    def _channel_closed(self, _channel: Channel, error: Exception) -> None:
+        if isinstance(error, ChannelClosedByBroker):
+            self._connection.abandon(why(error))

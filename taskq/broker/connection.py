@@ -9,7 +9,7 @@ import re
 import ssl
 import struct
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -325,14 +325,14 @@ class Scratch:
         self._refusal: str | None = None  # of the current declaration, while it is looked up
         self._deadline: Timer | None = None
 
-    def ensure(self, declarations: Sequence[Declaration], then: Declared) -> None:
+    def ensure(self, declarations: Iterable[Declaration], then: Declared) -> None:
         """Make *declarations* in order, then call *then*; the first refusal ends the sequence."""
         self._jobs.append((deque(declarations), then))
         self._go_on()
 
-    def forget(self) -> None:
-        """Remember nothing of what was made before: something is gone."""
-        self._made.clear()
+    def forget(self, declarations: Iterable[Declaration] | None = None) -> None:
+        """Make *declarations* (None: all) again when they are next needed: something is gone."""
+        self._made.difference_update(self._made.copy() if declarations is None else declarations)
 
     def _go_on(self) -> None:
         while self._jobs and not self._busy:

@@ -19,9 +19,10 @@ from typing import NamedTuple
 
 from taskq import clock
 from taskq.broker import exchange
-from taskq.broker.base import Done, Route
+from taskq.broker.base import Done, Queue, Route
 from taskq.broker.exchange import Binding
 from taskq.broker.owner import NOBODY
+from taskq.errors import ConfigurationError, PublishRefused
 from taskq.wire.message import Message
 
 #: Messages made ready in one transaction when their time has come, lest other writers wait long.
@@ -135,7 +136,7 @@ class Postmaster:
         message, route, due, mandatory, _ = send
         for queue in route.declare:
             if (queue.exchange, queue.routing_key, queue.name) not in self._known:
-                db.executemany(BIND, exchange.bindings(queue))
+                db.executemany(BIND, _bindings(queue))
         rank, lifetime = exchange.rank_and_lifetime(message.raw)
         expires = None if lifetime is None else (due or clock.wall()) + lifetime
         state = _READY if due is None else _WAITING
@@ -157,3 +158,10 @@ class Postmaster:
         else:
             bound = db.execute(_BOUND_BY, ("", key))
         return exchange.targets(map(Binding._make, bound), route, mandatory=mandatory)
+
+
+def _bindings(queue: Queue) -> list[Binding]:
+    try:
+        return exchange.bindings(queue)
+    except ConfigurationError as error:
+        raise PublishRefused(f"not queued: {error}") from error

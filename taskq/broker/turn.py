@@ -136,7 +136,7 @@ class Turn:
         self._scheduled = False
         sends, self._sends = self._sends, []
         try:
-            if not (sends or self._said or self._is_worth_taking(timeout)):
+            if not (sends or self._said or self._after or self._is_worth_taking(timeout)):
                 return
             with self.file.writing(timeout) as db:
                 for statement, arguments in self._said.items():
@@ -228,10 +228,9 @@ class Turn:
         """Refuse what was sent in this turn; what was said besides is tried again in a while."""
         if self._said or self._hungry():
             url = f"sqlite:///{self.file.path}"
-            event(
-                "connection-failed", broker=url, role="worker", reason=error, delay=_RETRY_INTERVAL
-            )
-            self._wake_in(_RETRY_INTERVAL)
+            delay = _RETRY_INTERVAL
+            event("connection-failed", broker=url, role="worker", reason=error, delay=delay)
+            self._wake_in(delay)
         for send in sends:
             send.done(not_written(self.file.path, error))
 

@@ -7,6 +7,7 @@ from typing import Any, TypedDict, Unpack
 
 from taskq.settings import closest
 
+
 class CallOptions(TypedDict, total=False):
     """What `apply_async` and `send_task` take, with Celery's names; None leaves it to others.
 

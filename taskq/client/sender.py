@@ -118,14 +118,20 @@ class Sender:
             "serializer": request.serializer,
             "eta" if isinstance(again.when, datetime) else "countdown": again.when,
         }
-        route = None
-        if not again.options.keys() & {"queue", "exchange", "routing_key"}:
-            # The broker's own names: the router would take them for logical ones.
-            route = Route(info.get("exchange") or "", info.get("routing_key") or "")
         args = request.args if again.new_args is None else again.new_args
         kwargs = request.kwargs if again.new_kwargs is None else again.new_kwargs
+        task.check(args, kwargs)
+        args, kwargs = task.outgoing(args, kwargs)
         options = Options.merged(task.call_options, kept, again.options)
-        self._publish(self._call(task.name, args, kwargs, options, task=task, route=route))
+        if again.options.keys() & {"queue", "exchange", "routing_key"}:
+            route = self._router().resolve(options)
+        else:  # the broker's own names: the router would take them for logical ones
+            route = Route(info.get("exchange") or "", info.get("routing_key") or "")
+        # It has no new result: what the first try promised is kept by whichever try is the last.
+        result: AsyncResult[Any] = AsyncResult(
+            options.task_id or new_id(), self._app, task=task.name
+        )
+        self._publish(self._call(result, args, kwargs, options, route, options.reply_to))
 
     # -- from call to message ------------------------------------------------------------------
 
@@ -138,47 +144,45 @@ class Sender:
         task: Task[Any, Any] | None,
     ) -> _Call:
         """A call as its caller means it: routed, part of the running task, its result awaited."""
-        said = self._router().said(name, args, kwargs, given, task)
-        options = Options.merged(task.call_options if task is not None else {}, said, given)
-        lineage: dict[str, Any] = {"task_id": options.task_id or new_id()}
-        parent = current_request()
-        if parent is not None:
-            lineage["root_id"] = options.root_id or parent.root_id or parent.id
-            lineage["parent_id"] = options.parent_id or parent.id
-        if options.ignore_result is None and (task is not None or self._conf.task_ignore_result):
-            lineage["ignore_result"] = self._conf.task_ignore_result
-        return self._call(name, args, kwargs, replace(options, **lineage), task=task)
-
-    def _call(
-        self,
-        name: str,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        options: Options,
-        *,
-        task: Task[Any, Any] | None,
-        route: Route | None = None,
-    ) -> _Call:
-        """The message of a call with these final *options*; *route* if it is a further try."""
-        conf, task_id = self._conf, options.task_id
-        assert task_id is not None
+        own: Mapping[str, Any] = {}
         if task is not None:
             task.check(args, kwargs)
             args, kwargs = task.outgoing(args, kwargs)
+            own = task.call_options
+        defaults: dict[str, Any] = {}
+        if (parent := current_request()) is not None:
+            defaults["root_id"] = parent.root_id or parent.id
+            defaults["parent_id"] = parent.id
+        if task is not None or self._conf.task_ignore_result:
+            defaults["ignore_result"] = self._conf.task_ignore_result
+        router = self._router()
+        said = router.said(name, args, kwargs, given, task)
+        options = Options.merged(defaults, own, said, given)
+        route, reply_to = router.resolve(options), options.reply_to
+        result: AsyncResult[Any] = AsyncResult(options.task_id or new_id(), self._app, task=name)
+        if not options.ignore_result and (replies := self._app.backend.reply_queue()):
+            hold(result, self._app)
+            route = replace(route, declare=(*route.declare, replies))
+            reply_to = replies.name
+        return self._call(result, args, kwargs, options, route, reply_to)
+
+    def _call(
+        self,
+        result: AsyncResult[Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: Options,
+        route: Route,
+        reply_to: str | None,
+    ) -> _Call:
+        """The call whose outcome will be *result*, with its message made."""
+        conf, name, task_id = self._conf, result.task or "", result.id
         headers = dict(options.headers or {})
         if hooks.before_publish:
             hooks.before_publish.send(
                 app=self._app, task=name, task_id=task_id, args=args, kwargs=kwargs, headers=headers
             )
-        result: AsyncResult[Any] = AsyncResult(task_id, self._app, task=name)
-        reply_to = options.reply_to
-        if route is None:
-            route = self._router().resolve(options)
-            if not options.ignore_result and (replies := self._app.backend.reply_queue()):
-                hold(result, self._app)
-                route = replace(route, declare=(*route.declare, replies))
-                reply_to = replies.name
-        due = self._due(options)
+        due = self._moment(options.countdown or options.eta)
         message = wire.encode(
             wire.TaskHeaders(
                 task=name,
@@ -212,9 +216,8 @@ class Sender:
             )
         if due is not None and due <= clock.wall():
             due = None
-        return _Call(
-            name, args, kwargs, headers, result, Parcel(message, route, due, bool(options.confirm))
-        )
+        parcel = Parcel(message, route, due, bool(options.confirm))
+        return _Call(name, args, kwargs, headers, result, parcel)
 
     def _publish(self, call: _Call) -> None:
         parcel = call.parcel
@@ -239,9 +242,6 @@ class Sender:
     @property
     def _conf(self) -> Settings:
         return self._app.conf
-
-    def _due(self, options: Options) -> float | None:
-        return self._moment(options.countdown or options.eta)
 
     def _moment(self, when: float | timedelta | datetime | None) -> float | None:
         """*when* as seconds since the epoch: a number or timedelta counts from now.

@@ -244,7 +244,7 @@ class Task(Generic[P, R]):
 
     # -- inside a run --------------------------------------------------------------------------
 
-    def retry(  # noqa: PLR0917  # Celery's arguments in Celery's order
+    def retry(  # Celery's arguments in Celery's order
         self,
         args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
@@ -329,7 +329,7 @@ class Task(Generic[P, R]):
     ) -> None:
         """The task will run again because of *exc*."""
 
-    def after_return(  # noqa: PLR0917  # Celery's arguments in Celery's order
+    def after_return(  # Celery's arguments in Celery's order
         self,
         status: str,
         retval: Any,

@@ -29,6 +29,7 @@ import pytest
 
 from taskq import clock, states
 from taskq.backends.base import Backend
+from taskq.testing import wait_until
 from taskq.wire.result import Result, exception_to_wire
 
 #: Opens one more Backend on the same store; takes the fields of BackendOptions to change.
@@ -289,10 +290,9 @@ class BackendContract:
 
         backend.store(result)
         seen = other.fetch(result.task_id)
-        deadline = clock.monotonic() + _BOUND
-        while other.fetch(result.task_id) is not None:
-            assert clock.monotonic() < deadline, "the result never expired"
-            threading.Event().wait(0.05)
+        wait_until(
+            lambda: other.fetch(result.task_id) is None, "the result to expire", timeout=_BOUND
+        )
 
         assert seen == result
         backend.store(replace(result, date_done=clock.utc().isoformat(), state="FAILURE"))
@@ -517,11 +517,10 @@ def _wait_in_child(backend: Backend, theirs: Result, ours: Result) -> None:
 
 
 def _exit_code(child: int) -> int:
-    deadline = clock.monotonic() + _BOUND
-    while True:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        if clock.monotonic() > deadline:
-            os.kill(child, 9)
-        threading.Event().wait(0.01)
+    def ended() -> tuple[int, int] | None:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        return (pid, status) if pid else None
+
+    answer = wait_until(ended, f"child {child} to end", timeout=_BOUND)
+    assert answer is not None
+    return os.waitstatus_to_exitcode(answer[1])

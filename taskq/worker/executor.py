@@ -228,7 +228,8 @@ class Executor:
         if state == states.REJECTED:
             state = states.FAILURE
         if isinstance(value, Retry) and ending.outcome is Outcome.RETRY:
-            value = value.exc or value
+            # Not the Retry that was raised: readers elsewhere know only the plain class.
+            value = value.exc or Retry(value.message)
         if isinstance(value, BaseException):
             value = exception_to_wire(value)
         assert request.id is not None

@@ -29,6 +29,12 @@ class RedisServer:
         self.url = f"redis://:{self.password}@127.0.0.1:{self.port}/0"
         self._server: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """The process, to stop and to continue it by signals."""
+        assert self._server is not None
+        return self._server.pid
+
     def start(self) -> None:
         """Start the server and return once it answers; nothing to do if it runs."""
         if self._server is not None:

@@ -50,7 +50,11 @@ EVENTS: dict[str, tuple[int, str]] = {
     "child-ready": (_DEBUG, "child {pid} ready"),
     "child-died": (_ERROR, "child {child} died: {how}"),
     "child-late": (_ERROR, "child {pid} was not ready within {seconds:g}s; ending it"),
-    "child-retired": (_INFO, "child {pid} ended: {why}"),
+    "child-retired": (_INFO, "child {child} has done its share; another takes its place"),
+    "children-broken": (
+        _ERROR,
+        "{count} children in a row ended before they were ready ({how}): giving up",
+    ),
     "nursery-died": (_ERROR, "the process that forks children died: {how}; starting another"),
     # tasks
     "task-received": (_INFO, "Task {name}[{id}] received"),

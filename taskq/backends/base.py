@@ -149,7 +149,7 @@ def reporting(doing: str, task_id: str, store: str, *errors: type[Exception]) ->
         yield
     except errors as error:
         words = getattr(error, "orig", None) or error  # SQLAlchemy's own would quote the statement
-        reason = " ".join(str(words).split()) or type(error).__name__
+        reason = " ".join(str(words).split()).rstrip(".") or type(error).__name__
         raise BackendUnavailable(
             masked(
                 f"cannot {doing} the result of task {task_id} in {store}: {reason}; "

@@ -171,7 +171,11 @@ class _Listener:
 
     def __init__(self, broker: Broker, queue: Queue, on_reply: Callable[[Message], None]) -> None:
         self._loop = Loop()
-        self._replies: Replies = broker.replies(self._loop, queue, on_reply)
+        try:
+            self._replies: Replies = broker.replies(self._loop, queue, on_reply)
+        except BaseException:
+            self._loop.close()
+            raise
         self._thread = threading.Thread(target=self._run, name="taskq-results", daemon=True)
         self._thread.start()
 

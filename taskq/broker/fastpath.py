@@ -17,7 +17,7 @@ from typing import Any
 import pika
 from pika import frame
 from pika.adapters.select_connection import SelectConnection
-from pika.adapters.utils.io_services_utils import _AsyncTransportBase
+from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport, _AsyncSSLTransport
 from pika.exceptions import AMQPConnectionError, InvalidFrameError
 
 from taskq import clock
@@ -34,7 +34,8 @@ _INTERNALS = (
         "_on_data_available _adapter_emit_data _proto_connection_lost _on_stream_terminated "
         "_terminate_stream _process_frame _proto_connection_made",
     ),
-    (_AsyncTransportBase, "_MAX_RECV_BYTES write _on_socket_writable"),
+    (_AsyncPlaintextTransport, "_MAX_RECV_BYTES write _on_socket_writable"),
+    (_AsyncSSLTransport, "_MAX_RECV_BYTES write _on_socket_writable"),
     (frame, "decode_frame"),
 )
 #: pika reads 4 KiB at a time, which is a handful of messages.

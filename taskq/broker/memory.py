@@ -207,7 +207,8 @@ class _Intake:
             self.add(queue)
         self._loop.add_callback(self._on_ready)
         with self._shelf.lock:
-            self._shelf.intakes.append(self)
+            if self not in self._shelf.intakes:
+                self._shelf.intakes.append(self)
         self.wake()
 
     def add(self, queue: Queue) -> None:

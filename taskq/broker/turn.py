@@ -87,8 +87,9 @@ class Turn:
         self._members.append(member)
 
     def feed(self, taker: Taker) -> None:
-        """Take messages for the member *taker*, until it leaves."""
-        self._takers.append(taker)
+        """Take messages for the member *taker*, until it leaves.  Idempotent."""
+        if taker not in self._takers:
+            self._takers.append(taker)
         self._schedule()
 
     def publish(self, send: Send) -> None:

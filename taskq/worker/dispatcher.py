@@ -12,6 +12,7 @@ A delivery is settled at most once, and only when everything that its job publis
 that the parent stored for it, is confirmed.
 """
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from typing import Protocol
@@ -56,6 +57,9 @@ class Hands(Protocol):
     def store(self, job: Job, state: str, exception: str, text: str) -> None:
         """Store how *job* ended as an exception of that class name; then say `stored`."""
 
+    def retire(self, child: int) -> None:
+        """Let *child* go: its hands are empty, and it gets nothing more."""
+
     def answer(self, child: int, ticket: int, refusal: str | None) -> None:
         """Tell *child* that its messages are confirmed, or why not."""
 
@@ -64,12 +68,13 @@ class Hands(Protocol):
 
 
 class _Child:
-    __slots__ = ("in_hand", "jobs", "ready", "retiring")
+    __slots__ = ("in_hand", "jobs", "left", "ready")
 
-    def __init__(self) -> None:
+    def __init__(self, left: float) -> None:
         self.jobs: dict[int, Job] = {}
         self.ready = False
-        self.retiring = False
+        #: How many more jobs it may be given; with none left and empty hands it retires.
+        self.left = left
         #: How long the jobs in its hands are expected to take, in seconds.
         self.in_hand = 0.0
 
@@ -84,6 +89,7 @@ class Dispatcher:
         *,
         max_crashes: int = 3,
         max_deliveries: int = 50,
+        max_tasks_per_child: int | None = None,
         depth: int = DEPTH,
     ) -> None:
         self.ledger = Ledger()
@@ -94,6 +100,7 @@ class Dispatcher:
         self._policies = policies
         self._max_crashes = max_crashes
         self._max_deliveries = max_deliveries
+        self._max_tasks = max_tasks_per_child or math.inf
         self._depth = depth
         self._children: dict[int, _Child] = {}
         self._waiting: deque[Job] = deque()
@@ -122,24 +129,25 @@ class Dispatcher:
                 self.ledger.close(job)
             job.settled = True
         # What was acked early and came back from a dead child exists nowhere else.
-        self._waiting = deque(job for job in self._waiting if not job.stale)
+        self._waiting = deque(job for job in self._waiting if self.ledger.get(job.number))
         self._held.clear()
 
     # -- what children say -------------------------------------------------------------------
 
     def child_started(self, child: int) -> None:
         """A child was asked for; it gets work once it is ready."""
-        self._children[child] = _Child()
+        self._children[child] = _Child(self._max_tasks)
 
     def child_ready(self, child: int) -> None:
         """*child* waits for work."""
         self._children[child].ready = True
         self._hand_out()
 
-    def child_retiring(self, child: int) -> None:
-        """*child* is to get no more jobs, and may go when its hands are empty."""
+    def retire(self, child: int) -> None:
+        """*child* is to get no more jobs, and goes when its hands are empty."""
         if child in self._children:
-            self._children[child].retiring = True
+            self._children[child].left = 0
+            self._retire_if_spent(child)
 
     def child_died(self, child: int, begun: int, how: str) -> list[Job]:
         """*child* is gone, its slate says it had begun job *begun*; returns the jobs lost with it.
@@ -190,6 +198,7 @@ class Dispatcher:
         job.reason = reason
         job.evidence = evidence
         self._end_if_confirmed(job)
+        self._retire_if_spent(child)
         self._hand_out()
 
     def publishing(self, number: int) -> bool:
@@ -286,6 +295,13 @@ class Dispatcher:
         """Whether *child* holds no job."""
         return child not in self._children or not self._children[child].jobs
 
+    def was_ready(self, child: int) -> bool | None:
+        """Whether *child* has waited for work; None if it was let go."""
+        known = self._children.get(child)
+        if known is None or (known.left <= 0 and not known.jobs):
+            return None
+        return known.ready
+
     def in_hands(self, child: int) -> list[Job]:
         """The jobs in *child*'s hands, in its order."""
         known = self._children.get(child)
@@ -333,6 +349,7 @@ class Dispatcher:
             hand = self._children[child]
             hand.jobs[job.number] = job
             hand.in_hand += expected
+            hand.left -= 1
             self._hands.run(child, job)
             if not job.policy.acks_late:
                 self._ack(job)
@@ -342,13 +359,19 @@ class Dispatcher:
         best, fewest = None, self._depth
         for number, child in self._children.items():
             held = len(child.jobs)
-            if not child.ready or child.retiring or held >= fewest:
+            if not child.ready or child.left <= 0 or held >= fewest:
                 continue
             if held == 0:
                 return number
             if not alone and child.in_hand + expected < SHORT:
                 best, fewest = number, held
         return best
+
+    def _retire_if_spent(self, child: int) -> None:
+        hand = self._children[child]
+        if hand.left <= 0 and hand.ready and not hand.jobs:
+            hand.ready = False
+            self._hands.retire(child)
 
     def _expected(self, name: str) -> float:
         return self._runtimes.get(name, SHORT)

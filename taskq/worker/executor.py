@@ -8,6 +8,7 @@ import os
 import reprlib
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taskq import clock, hooks, log, states
@@ -37,6 +38,8 @@ from taskq.worker.relay import Relay
 if TYPE_CHECKING:
     from taskq.app import TaskQ
 
+#: Frames of these rooms at a traceback's start say nothing about the task.
+_OURS = tuple(str(Path(__file__).parents[1] / room) for room in ("worker", "client"))
 #: So much of a traceback's end travels in a dead letter.
 _TAIL = 8 * 1024
 
@@ -270,5 +273,12 @@ class Executor:
 
 
 def _failure(error: BaseException) -> _Ending:
-    text = "".join(traceback.format_exception(error))
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None and _is_ours(at.tb_frame.f_code.co_filename):
+        at = at.tb_next
+    text = "".join(traceback.format_exception(type(error), error, at))
     return _Ending(Outcome.FAILURE, states.FAILURE, error, text, str(error))
+
+
+def _is_ours(file: str) -> bool:
+    return file.startswith(_OURS)

@@ -71,6 +71,9 @@ class WorkerHands:
     def answer(self, child: int, ticket: int, refusal: str | None) -> None:
         self._pool.send(child, [frames.ANSWER, ticket, refusal])
 
+    def retire(self, child: int) -> None:
+        self._pool.send(child, [frames.STOP])
+
     def ack(self, delivery: Delivery) -> None:
         self._intake.ack(delivery)
 

@@ -51,5 +51,8 @@ class Pool(Protocol):
     def pid(self, child: int) -> int | None:
         """The process id of *child*, None while it is not born."""
 
+    def memory(self, child: int) -> int:
+        """KiB of resident memory of *child*; 0 where that cannot be known."""
+
     def close(self, timeout: float) -> None:
         """Let the children go (they finish what is in hand), wait at most *timeout* seconds."""

@@ -23,6 +23,9 @@ from taskq.worker.options import WorkerOptions
 from taskq.worker.pool import Reports
 
 
+_PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
+
+
 @dataclass(slots=True, eq=False)
 class _Child:
     number: int
@@ -117,6 +120,14 @@ class Prefork:
     def pid(self, child: int) -> int | None:
         known = self._children.get(child)
         return known.pid if known is not None else None
+
+    def memory(self, child: int) -> int:
+        pid = self.pid(child)
+        try:
+            with open(f"/proc/{pid}/statm") as statm:
+                return int(statm.read().split()[1]) * _PAGE_KIB
+        except (OSError, IndexError):  # it ended, or there is no /proc
+            return 0
 
     def close(self, timeout: float) -> None:
         self._closing = True

@@ -102,6 +102,9 @@ class Solo:
     def pid(self, child: int) -> int | None:
         return None
 
+    def memory(self, child: int) -> int:
+        return 0
+
     def close(self, timeout: float) -> None:
         hooks.worker_shutdown.send(node=self._options.name)
         self._lines.clear()

@@ -40,11 +40,13 @@ from taskq.worker.solo import Solo
 EXIT_OK = 0
 #: Stopped at once: running tasks were killed and given back.
 EXIT_COLD = 1
-#: The app cannot be imported: starting again will not help.
+#: The app cannot be imported, or no child becomes ready: starting again will not help.
 EXIT_BROKEN = 3
 
 #: A child with more messages unconfirmed than this is not listened to until half are confirmed.
 _TALKATIVE = 2000
+#: Besides one for each place, so many children in a row may die before they are ready.
+_STILLBIRTHS = 5
 #: Unpacked routes kept; more than this many different ones are unpacked again.
 _ROUTES = 10_000
 
@@ -60,6 +62,8 @@ class _Parts:
     hands: WorkerHands
     dispatcher: Dispatcher
     concurrency: int
+    #: KiB that a child may have resident after a task; None: any.
+    max_memory: int | None
 
 
 class Supervisor:
@@ -79,6 +83,8 @@ class Supervisor:
         #: Messages of each child that are not confirmed yet.
         self._unconfirmed: dict[int, int] = {}
         self._paused: set[int] = set()
+        #: Children in a row that died before they were ready.
+        self._stillborn = 0
         self._consuming = False
         self._announced = False
         self._stopping = False
@@ -136,11 +142,17 @@ class Supervisor:
             manifest.policies,
             max_crashes=settings["max_crashes"],
             max_deliveries=settings["max_deliveries"],
+            max_tasks_per_child=None
+            if solo
+            else options.max_tasks_per_child or settings["worker_max_tasks_per_child"],
             depth=1 if solo else DEPTH,
         )
         window = options.prefetch or max(1, concurrency * settings["worker_prefetch_multiplier"])
         intake.consume(manifest.queues, window)
-        return _Parts(manifest, broker, intake, outlet, hands, hands.dispatcher, concurrency)
+        max_memory = options.max_memory_per_child or settings["worker_max_memory_per_child"]
+        return _Parts(
+            manifest, broker, intake, outlet, hands, hands.dispatcher, concurrency, max_memory
+        )
 
     def _grow(self) -> None:
         """Spawn until there are as many children as wanted."""
@@ -188,6 +200,7 @@ class Supervisor:
                 self._parts.hands.on_stored(frame[1], frame[2])
             case frames.READY:
                 log.event("child-ready", pid=frame[1])
+                self._stillborn = 0
                 if not self._parts.hands.is_clerk(child):
                     self._parts.dispatcher.child_ready(child)
                     self._announce()
@@ -205,6 +218,8 @@ class Supervisor:
             detail.get("reason", ""),
             tuple(evidence) if evidence else None,
         )
+        if self._parts.max_memory and self._pool.memory(child) > self._parts.max_memory:
+            self._parts.dispatcher.retire(child)
 
     def _on_publish(
         self,
@@ -260,7 +275,8 @@ class Supervisor:
         if self._parts.hands.is_clerk(child):
             self._parts.hands.on_clerk_death()
             return
-        log.event("child-died", child=child, how=how)
+        if not self._mourn(child, how):
+            return
         for job in self._parts.dispatcher.child_died(child, begun, how):
             log.event(
                 "task-lost",
@@ -271,6 +287,21 @@ class Supervisor:
                 limit=self._parts.manifest.settings["max_crashes"],
             )
         self._grow()
+
+    def _mourn(self, child: int, how: str) -> bool:
+        """Say that *child* is gone; False if so many died before they were ready that all ends."""
+        assert self._parts is not None
+        ready = self._parts.dispatcher.was_ready(child)
+        if ready is None:
+            log.event("child-retired", child=child)
+            return True
+        log.event("child-died", child=child, how=how)
+        self._stillborn += not ready
+        if self._stillborn <= _STILLBIRTHS + self._parts.concurrency:
+            return True
+        log.event("children-broken", count=self._stillborn, how=how)
+        self._exit = EXIT_BROKEN
+        return False
 
     # -- stopping ----------------------------------------------------------------------------
 

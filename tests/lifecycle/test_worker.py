@@ -242,3 +242,29 @@ def test_a_result_that_cannot_be_stored_is_how_the_task_fails(
 
     with pytest.raises(Exception, match="object"):
         result.get(timeout=30)
+
+
+def test_a_child_is_replaced_after_its_share_of_tasks_and_none_is_lost(
+    site: Site, worker_process: StartWorker, ledger: Ledger
+) -> None:
+    worker = start(site, worker_process, "--max-tasks-per-child", "5")
+    app = site.app()
+
+    sent = [app.send_task("tasks.record", args=(n,), queue="q1") for n in range(40)]
+    results = [each.get(timeout=30) for each in sent]
+    worker.wait_for("child-retired")
+
+    assert list(range(40)) == results
+    assert_conserved([each.id for each in sent], ledger, once=True)
+
+
+def test_a_child_that_has_grown_too_large_is_replaced(
+    site: Site, worker_process: StartWorker
+) -> None:
+    worker = start(site, worker_process, "--max-memory-per-child", "100")  # KiB: anything is more
+
+    result = site.app().send_task("tasks.add", args=(1, 2), queue="q1")
+
+    assert 3 == result.get(timeout=30)
+    worker.wait_for("child-retired")
+    assert worker.is_running

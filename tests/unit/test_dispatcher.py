@@ -33,6 +33,7 @@ class RecordingHands:
         self.copies: list[tuple[str, Job]] = []
         self.stores: list[tuple[Job, str, str]] = []
         self.answers: list[tuple[int, int, str | None]] = []
+        self.retired: list[int] = []
         self.wakes: list[float] = []
 
     def run(self, child: int, job: Job) -> None:
@@ -57,6 +58,9 @@ class RecordingHands:
 
     def store(self, job: Job, state: str, exception: str, text: str) -> None:
         self.stores.append((job, state, exception))
+
+    def retire(self, child: int) -> None:
+        self.retired.append(child)
 
     def answer(self, child: int, ticket: int, refusal: str | None) -> None:
         self.answers.append((child, ticket, refusal))
@@ -251,6 +255,22 @@ def test_a_stopped_worker_hands_out_nothing() -> None:
 
     assert [first] == hands.running[1]
     assert dispatcher.idle
+
+
+def test_a_child_that_has_had_its_share_retires_with_empty_hands() -> None:
+    hands = RecordingHands()
+    dispatcher = Dispatcher(hands, POLICIES, max_tasks_per_child=2)
+    dispatcher.child_started(1)
+    dispatcher.child_ready(1)
+    jobs = [dispatcher.receive(delivery(), 0.0) for _ in range(3)]
+
+    dispatcher.done(1, jobs[0].number, Outcome.SUCCESS, 0.0001)
+    retired_early = list(hands.retired)
+    dispatcher.done(1, jobs[1].number, Outcome.SUCCESS, 0.0001)
+
+    assert jobs[:2] == hands.running[1]
+    assert [] == retired_early
+    assert [1] == hands.retired
 
 
 class RandomHistory(RuleBasedStateMachine):

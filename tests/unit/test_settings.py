@@ -208,7 +208,9 @@ def test_a_mistake_in_pyproject_says_where_it_is(tmp_path):
 
 def test_code_wins_over_environment_over_object_over_project(tmp_path, monkeypatch):
     names = ["task_default_queue", "queue_prefix", "task_serializer", "timezone"]
-    project = {name: {"task_serializer": "msgpack", "timezone": "UTC"}.get(name, "p") for name in names}
+    project = {
+        name: {"task_serializer": "msgpack", "timezone": "UTC"}.get(name, "p") for name in names
+    }
     lines = [f'{name} = "{value}"' for name, value in project.items()]
     (tmp_path / "pyproject.toml").write_text("[tool.taskq]\n" + "\n".join(lines))
     monkeypatch.setenv("TASKQ_QUEUE_PREFIX", "environment")

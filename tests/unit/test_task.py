@@ -8,7 +8,6 @@ import pytest
 from pydantic import BaseModel
 
 from taskq import (
-    EncodeError,
     Ignore,
     InvalidArguments,
     MaxRetriesExceededError,
@@ -314,7 +313,7 @@ def test_retries_run_out_with_the_exception_that_was_given(app):
         try:
             raise ZeroDivisionError("really")
         except ZeroDivisionError as error:
-            raise self.retry(exc=error)  # noqa: B904
+            raise self.retry(exc=error)
 
     with pytest.raises(ZeroDivisionError, match="really"):
         flaky.apply().get()

@@ -7,6 +7,7 @@ from hypothesis import settings
 pytest_plugins = [
     "tests.support.rabbit",
     "tests.support.proxy",
+    "tests.support.amqp",
     "tests.support.ledger",
     "tests.support.process",
     "tests.support.stores",

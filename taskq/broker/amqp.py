@@ -229,7 +229,7 @@ class AmqpOutlet:
         """Send what is held, as far as it may go."""
         while self._held and self._flowing and not (self._careful and self._unconfirmed):
             self._send(self._held.popleft())
-        if not self._held and not self._unconfirmed:
+        if not self._held and not self._planned and not self._unconfirmed:
             self._careful = False
 
     def _send(self, letter: _Letter) -> None:
@@ -381,6 +381,7 @@ class AmqpOutlet:
         self._heads.clear()  # they hold the channel's number
         self._connection.reader.returns[channel.channel_number] = self._returned
         self._connection.reader.confirms[channel.channel_number] = self._confirmed
+        self._link.is_of_use()
         self._flow()
 
     def _confirmed(self, tag: int, multiple: bool, taken: bool) -> None:
@@ -430,7 +431,7 @@ class AmqpOutlet:
             self._scratch.forget()
             self._connection.channel(on_open_callback=self._channel_opened)
 
-    def _down(self, reason: str, error: Exception) -> None:
+    def _down(self, reason: str, error: BaseException) -> None:
         self._channel = None
         if isinstance(error, ConnectionClosedByBroker) and error.reply_code != _CONNECTION_FORCED:
             self._stumble(PublishUnconfirmed, reason)
@@ -552,7 +553,8 @@ class AmqpIntake:
         self._starting: set[str] = set()  # queues not consumed from yet, before on_ready
         self._is_ready = False
         self._closed = False
-        self._link: Link | None = None
+        self._link: Link
+        self._is_linked = False
         self._connection: FastConnection
         self._scratch: Scratch
         self._channel: Channel | None = None
@@ -565,7 +567,8 @@ class AmqpIntake:
 
     def consume(self, queues: Sequence[Queue], window: int) -> None:
         self._window = window
-        if self._link is None:
+        if not self._is_linked:
+            self._is_linked = True
             self._wanted = {queue.name: queue for queue in queues}
             self._link = Link(
                 self._loop, self._options, "intake", on_up=self._up, on_down=self._down
@@ -608,7 +611,7 @@ class AmqpIntake:
         if self._closed:
             return
         self._closed = True
-        if self._link is not None:
+        if self._is_linked:
             self._send_acks()
             self._hold = None
             self._link.close(timeout)
@@ -633,7 +636,6 @@ class AmqpIntake:
     # -- what the broker says ----------------------------------------------------------------
 
     def _up(self, connection: FastConnection) -> None:
-        assert self._link is not None
         self._connection = connection
         self._scratch = Scratch(self._link, connection)
         connection.channel(on_open_callback=self._channel_opened)
@@ -675,6 +677,7 @@ class AmqpIntake:
         self._starting.discard(queue)
         if not self._starting and not self._is_ready:
             self._is_ready = True
+            self._link.is_of_use()
             self._on_ready()
 
     def _delivered(
@@ -727,7 +730,7 @@ class AmqpIntake:
         if isinstance(error, ChannelClosedByBroker):
             self._connection.abandon(why(error))
 
-    def _down(self, reason: str, _error: Exception) -> None:
+    def _down(self, reason: str, _error: BaseException) -> None:
         self._channel = None
         self._hold = None
         self._consumers.clear()
@@ -778,6 +781,7 @@ class AmqpReplies:
             lambda _consumer, _tag, _again, _exchange, _key, message: self._on_reply(message)
         )
         channel.basic_consume(self._queue.name, on_message_callback=_ignore, auto_ack=True)
+        self._link.is_of_use()
 
     def _channel_closed(self, _channel: Channel, error: Exception) -> None:
         if isinstance(error, ChannelClosedByBroker):

@@ -20,6 +20,7 @@ from pika.exceptions import (
     ChannelClosedByBroker,
     ConnectionClosedByBroker,
     ConnectionOpenAborted,
+    StreamLostError,
 )
 
 from taskq import clock
@@ -38,10 +39,8 @@ from taskq.loop import Loop, Timer
 from taskq.retry import RetryPolicy
 from taskq.url import masked
 
-#: After all URLs failed: at first tried again after up to this, in the end up to 10 seconds.
-_BACKOFF = RetryPolicy(limit=None, backoff=0.25, longest=10.0)
-#: A connection that lived for so long (seconds) starts the backoff anew when it is lost.
-_STEADY = 10.0
+#: When all URLs have failed, they are tried again after up to this long, which grows to 5 seconds.
+_BACKOFF = RetryPolicy(limit=None, backoff=0.25, longest=5.0)
 
 #: AMQP reply codes.
 ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED = 403, 404, 406
@@ -120,15 +119,17 @@ def _tls(url: str, options: Mapping[str, Any], host: str) -> pika.SSLOptions:
 
 def why(error: BaseException) -> str:
     """The innermost reason of pika's *error* in words."""
-    while True:
-        inner = getattr(error, "exceptions", None) or error.args
-        if isinstance(error, OSError) or not (inner and isinstance(inner[-1], BaseException)):
-            break
-        error = inner[-1]
+    inner: object = error
+    while isinstance(inner, BaseException):
+        error = inner
+        wrapped = getattr(error, "exceptions", None) or [getattr(error, "exception", None)]
+        inner = wrapped[-1] or (error.args[-1] if error.args else None)
     if isinstance(error, (ConnectionClosedByBroker, ChannelClosedByBroker)):
         return f"{error.reply_code} {error.reply_text}"
     if isinstance(error, ConnectionOpenAborted):
-        return "it accepted the connection but did not answer in time"
+        return "it took the connection and did not answer in time"
+    if isinstance(error, StreamLostError):
+        return "it closed the connection without a word"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
@@ -157,7 +158,7 @@ class Link:
         role: str,
         *,
         on_up: Callable[[FastConnection], None],
-        on_down: Callable[[str, Exception], None],
+        on_down: Callable[[str, BaseException], None],
         on_blocked: Callable[[bool], None] = lambda _blocked: None,
         tell: Callable[..., None] = event,
     ) -> None:
@@ -176,7 +177,6 @@ class Link:
         self._tell = tell
         self._attempt = 0  # which address, counted on and on
         self._failures = 0
-        self._up_since = 0.0
         self._closing = False
         self._timer: Timer | None = None  # to reconnect, or to look after the heartbeats
         self._current: FastConnection
@@ -186,6 +186,10 @@ class Link:
     def url(self) -> str:
         """The URL in use or tried last, without the password."""
         return self._addresses[self._attempt % len(self._addresses)][0]
+
+    def is_of_use(self) -> None:
+        """To be called when the connection does what it is for: the delays start anew."""
+        self._failures = 0
 
     def close(self, timeout: float) -> None:
         """Close in order within *timeout* seconds, or else without a word.  Turns the loop."""
@@ -227,7 +231,6 @@ class Link:
 
     def _opened(self, connection: FastConnection) -> None:
         self.connection = connection
-        self._up_since = clock.monotonic()
         version = str((connection.server_properties or {}).get("version", ""))
         self.server_version = tuple(int(number) for number in re.findall(r"\d+", version))
         connection.add_on_connection_blocked_callback(
@@ -238,7 +241,7 @@ class Link:
         self._watch()
         self._on_up(connection)
 
-    def _ended(self, _connection: FastConnection, error: Exception) -> None:
+    def _ended(self, _connection: FastConnection, error: BaseException) -> None:
         was_up = self.connection is not None
         self.connection = None
         self.blocked = False
@@ -246,8 +249,6 @@ class Link:
         if self._closing:
             return
         self.reason = why(error)
-        if was_up and clock.monotonic() - self._up_since > _STEADY:
-            self._failures = 0
         failed_url = self.url
         self._attempt += 1
         delay = 0.0

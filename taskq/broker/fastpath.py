@@ -281,7 +281,7 @@ class FastConnection(SelectConnection):  # type: ignore[misc]  # pika has no typ
         loop: Loop,
         *,
         on_open: Callable[["FastConnection"], None],
-        on_closed: Callable[["FastConnection", Exception], None],
+        on_closed: Callable[["FastConnection", BaseException], None],
     ) -> None:
         #: When the broker was last heard of (monotonic).
         self.heard = clock.monotonic()
@@ -290,6 +290,7 @@ class FastConnection(SelectConnection):  # type: ignore[misc]  # pika has no typ
         self._unsent: list[bytes] = []
         self._reading = False
         self._abandoned = False
+        self._cause: BaseException | None = None
         self._on_closed = on_closed
         super().__init__(
             parameters,
@@ -354,11 +355,12 @@ class FastConnection(SelectConnection):  # type: ignore[misc]  # pika has no typ
         if self._error is not None:
             self._got_eof = False  # the broker's reason tells more than the end of the stream
             error = None
+        self._cause = error
         super()._proto_connection_lost(error)
 
     def _on_stream_terminated(self, error: Exception | None) -> None:
-        # Kept, because pika replaces some reasons by guesses of its own.
-        reason = error or self._error
+        # Taken before pika replaces some reasons by its guesses.
+        reason = self._cause or error or self._error
         super()._on_stream_terminated(error)
         self._on_closed(self, reason)
 

@@ -12,10 +12,12 @@ import sysconfig
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import click
+from run import worker
 
-from taskq import TaskQ
+from taskq import TaskQ, TimeoutError
 
 TASK = "demo.count_tokens"
 QUEUE = "demo"
@@ -27,68 +29,65 @@ def source_files() -> list[str]:
     return sorted(str(file) for file in library.rglob("*.py") if "site-packages" not in file.parts)
 
 
-def start_worker(environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """A worker of its own process group, so that Ctrl-C is ours to pass on."""
-    command = [sys.executable, "-m", "taskq", "worker", "-Q", QUEUE, "-c", "2", "-l", "warning"]
-    return subprocess.Popen(
-        [*command, "--logfile", str(log)],
-        cwd=Path(__file__).parent / "demo",
-        env=environment,
-        start_new_session=True,
-    )
+def count(app: TaskQ, files: list[str], counting: subprocess.Popen[bytes]) -> list[dict[str, Any]]:
+    """Send one task for each of *files* and follow them, while the worker *counting* runs."""
+    began = time.perf_counter()
+    calls = [app.send_task(TASK, args=(path,), queue=QUEUE) for path in files]
+    print(f"sent {len(calls)} tasks, {len(calls) / (time.perf_counter() - began):,.0f} a second")
+    counts = []
+    with click.progressbar(calls, label="counting", show_pos=True) as bar:
+        for call in bar:
+            while True:
+                try:
+                    counts.append(call.get(timeout=1))
+                    break
+                except TimeoutError:
+                    if counting.poll() is not None:
+                        raise
+    seconds = time.perf_counter() - began
+    print(f"done {len(calls) / seconds:,.0f} a second with two children, {seconds:.1f} s in all\n")
+    return counts
 
 
-def run(folder: Path) -> None:
+def show(counts: list[dict[str, Any]]) -> None:
+    """The slowest files, and the totals."""
+    library = sysconfig.get_path("stdlib")
+    print(f"{'seconds':>10} {'tokens':>12} {'lines':>10}  slowest files")
+    for each in sorted(counts, key=lambda each: -each["seconds"])[:10]:
+        row(each, os.path.relpath(each["path"], library))
+    total = {key: sum(each[key] for each in counts) for key in ("seconds", "tokens", "lines")}
+    row(total, f"in all {len(counts)} files")
+
+
+def row(count: dict[str, Any], name: str) -> None:
+    print(f"{count['seconds']:>10.3f} {count['tokens']:>12,} {count['lines']:>10,}  {name}")
+
+
+def run(folder: Path, files: list[str]) -> None:
     broker = os.environ.get("TASKQ_BROKER_URL", f"sqlite:///{folder}/demo.db")
     log = folder / "worker.log"
-    app = TaskQ("demo-producer", broker=broker)
-    files = source_files()
-    click.echo(f"{len(files)} files of Python {sys.version.split()[0]}, on {app.broker.url}")
-    worker = start_worker(os.environ | {"TASKQ_BROKER_URL": broker}, log)
-    try:
-        began = time.perf_counter()
-        calls = [app.send_task(TASK, args=(path,), queue=QUEUE) for path in files]
-        sent = time.perf_counter()
-        counts = []
-        with click.progressbar(calls, label="counting", show_pos=True) as bar:
-            for call in bar:
-                while True:
-                    try:
-                        counts.append(call.get(timeout=5))
-                        break
-                    except TimeoutError:
-                        if worker.poll() is not None:
-                            raise SystemExit(f"the worker ended:\n{log.read_text()}") from None
-        done = time.perf_counter()
-    finally:
-        worker.terminate()
-        worker.wait(30)
-        app.close()
-    show(counts, sent - began, done - began)
+    with (
+        TaskQ("demo-producer", broker=broker) as app,
+        worker("demo", f"-Q {QUEUE} -c 2 -l warning", broker, log) as counting,
+    ):
+        print(f"{len(files)} files of Python {sys.version.split()[0]}, on {app.broker.url}")
+        try:
+            show(count(app, files, counting))
+        except Exception:
+            print(f"\nThe worker's log:\n{log.read_text()}", file=sys.stderr)
+            raise
 
 
-def show(counts: list[dict[str, int | str]], sending: float, total: float) -> None:
-    """Totals, the largest files, and how quick it was."""
-    library = sysconfig.get_path("stdlib")
-    click.echo(f"\n{'tokens':>10} {'lines':>8}  largest files")
-    for each in sorted(counts, key=lambda count: -int(count["tokens"]))[:8]:
-        name = os.path.relpath(str(each["path"]), library)
-        click.echo(f"{each['tokens']:>10,} {each['lines']:>8,}  {name}")
-    tokens = sum(int(each["tokens"]) for each in counts)
-    lines = sum(int(each["lines"]) for each in counts)
-    click.echo(f"{tokens:>10,} {lines:>8,}  in all {len(counts)} files")
-    click.echo(
-        f"\nsent {len(counts) / sending:,.0f} tasks/s one by one, "
-        f"done {len(counts) / total:,.0f} tasks/s with two children, in {total:.1f} s"
-    )
-
-
-def main() -> None:
+@click.command()
+@click.option("--files", type=click.IntRange(1), help="Count no more files than this.")
+def main(files: int | None) -> None:
+    """Count the tokens of Python's standard library, one task for each file."""
     with tempfile.TemporaryDirectory(prefix="taskq-demo-") as folder:
         try:
-            run(Path(folder))
+            run(Path(folder), source_files()[:files])
         except KeyboardInterrupt:
-            raise SystemExit("\nstopped; the worker has ended too") from None
+            print("\nstopped, and the worker with it")
+            sys.exit(130)
 
 
 if __name__ == "__main__":

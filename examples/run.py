@@ -37,17 +37,16 @@ def worker(
     """
     process = None
     try:
-        with undisturbed():
-            with log.open("ab") as output:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "taskq", "worker", *arguments.split()],
-                    cwd=EXAMPLES / folder,
-                    env=os.environ | {"TASKQ_BROKER_URL": broker},
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                )
+        with undisturbed(), log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "taskq", "worker", *arguments.split()],
+                cwd=EXAMPLES / folder,
+                env=os.environ | {"TASKQ_BROKER_URL": broker},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
         yield process
     finally:
         with undisturbed():

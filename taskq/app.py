@@ -5,6 +5,7 @@ Nothing connects, and no driver is imported, before something is sent or a resul
 
 import importlib
 import importlib.util
+import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -311,6 +312,15 @@ class TaskQ:
 #: Every app of this process, and what each must have: the shared tasks.
 _apps: weakref.WeakSet[TaskQ] = weakref.WeakSet()
 _shared: list[Callable[[TaskQ], object]] = []
+
+
+def _renew_locks() -> None:
+    """In a forked child: another thread of the parent may have held one."""
+    for app in _apps:
+        app._lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
 
 
 @overload

@@ -1,4 +1,4 @@
-"""Every exception taskq raises.
+"""Every exception that taskq raises, as one tree; who raises which is for their docstrings.
 
 ::
 

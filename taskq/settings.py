@@ -267,7 +267,7 @@ class Settings(BaseModel):
     task_publish_retry_policy: PublishRetry = PublishRetry()
     #: Characters of arguments and results in logs and message headers.
     repr_max_length: PositiveInt = 1024
-    #: Run tasks in the caller instead of sending them.
+    #: Run tasks in the caller instead of sending them (calls by name are sent all the same).
     task_always_eager: bool = False
     task_eager_propagates: bool = False
     task_store_eager_result: bool = False
@@ -359,13 +359,7 @@ class Settings(BaseModel):
         if isinstance(source, Mapping):
             found = dict(source)
         else:
-            found = {
-                name: getattr(source, name)
-                for name in dir(source)
-                if name in Settings.model_fields
-                or name in _FOREIGN
-                or (name.isupper() and _modern(name) is not None)
-            }
+            found = {name: getattr(source, name) for name in dir(source) if _is_meant(name)}
         where = getattr(source, "__name__", None) or type(source).__name__
         self._apply(found, _OBJECT, f"config_from_object ({where})")
 
@@ -552,6 +546,15 @@ def _modern(name: str) -> str | None:
             tries = (new + rest, rest, "worker_" + rest)
             return next((each for each in tries if each in known), None)
     return rest if rest in known else None
+
+
+def _is_meant(name: str) -> bool:
+    """Whether an attribute called *name* is a setting, or was probably meant to be one."""
+    if name in Settings.model_fields or name in _FOREIGN:
+        return True
+    if name.isupper():
+        return _modern(name) is not None
+    return not name.startswith("_") and closest(name, Settings.model_fields, 0.85) is not None
 
 
 def _unknown(name: str, where: str) -> ConfigurationError:

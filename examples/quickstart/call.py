@@ -1,7 +1,7 @@
 """python examples/run.py quickstart: the same as two shells in this folder.
 
-    taskq worker -c 2
-    python call.py
+taskq worker -c 2
+python call.py
 """
 
 from tasks import add, app, divide

@@ -163,27 +163,13 @@ def unreadable(task_id: str, error: MessageMalformed) -> Result:
     return Result(task_id, states.FAILURE, exception_to_wire(error))
 
 
-def at_fork(
-    *,
-    before: Callable[[], None] | None = None,
-    parent: Callable[[], None] | None = None,
-    child: Callable[[], None] | None = None,
-) -> None:
-    """Call these methods before each fork, and after it in *parent* and *child*.
-
-    As `os.register_at_fork`, but takes bound methods and lets their object go.
-    """
-    os.register_at_fork(
-        before=_loose(before), after_in_parent=_loose(parent), after_in_child=_loose(child)
-    )
-
-
-def _loose(method: Callable[[], None] | None) -> Callable[[], None]:
-    reference = WeakMethod(method) if method else lambda: None
+def in_forked_child(method: Callable[[], None]) -> None:
+    """Call the bound *method* in each child that is forked while its object lives."""
+    reference = WeakMethod(method)
 
     def call() -> None:
         alive = reference()
         if alive is not None:
             alive()
 
-    return call
+    os.register_at_fork(after_in_child=call)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from taskq import clock, states
-from taskq.backends.base import Backend, BackendOptions, OnReady, Subscriptions, at_fork
+from taskq.backends.base import Backend, BackendOptions, OnReady, Subscriptions, in_forked_child
 from taskq.wire import result as wire
 from taskq.wire.codec import Encoded
 from taskq.wire.result import Result
@@ -31,7 +31,7 @@ class _Store:
         self._lock = threading.Lock()
         #: By task id, in the order of their last change, which is about that of their expiry.
         self._results: dict[str, _Kept] = {}
-        at_fork(child=self._in_child)
+        in_forked_child(self._in_child)
 
     def put(self, task_id: str, kept: _Kept) -> None:
         with self._lock:

@@ -21,7 +21,7 @@ from taskq.backends.base import (
     BackendOptions,
     OnReady,
     Subscriptions,
-    at_fork,
+    in_forked_child,
     reporting,
     unreadable,
 )
@@ -79,7 +79,7 @@ class RedisBackend(Backend):
         self._prefix = _global_prefix(options.extra) + _PREFIX
         self._content_type = codec.dumps(None, options.serializer).content_type
         self._open()
-        at_fork(child=self._in_child)
+        in_forked_child(self._in_child)
 
     def _open(self) -> None:
         settings: dict[str, Any] = {

@@ -17,7 +17,7 @@ from taskq.backends.base import (
     BackendOptions,
     OnReady,
     Subscriptions,
-    at_fork,
+    in_forked_child,
     reporting,
     unreadable,
 )
@@ -39,7 +39,7 @@ class RpcBackend(Backend):
         self._broker = broker
         self._outlet = outlet
         self._start()
-        at_fork(child=self._in_child)
+        in_forked_child(self._in_child)
 
     def _start(self) -> None:
         self._queue = Queue(f"taskq.reply.{uuid.uuid4()}", kind="reply")

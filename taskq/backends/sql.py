@@ -17,7 +17,7 @@ from taskq.backends.base import (
     BackendOptions,
     OnReady,
     Subscriptions,
-    at_fork,
+    in_forked_child,
     reporting,
     unreadable,
 )
@@ -81,7 +81,7 @@ class SqlBackend(Backend):
         self._table_made = False
         self._next_sweep = 0.0
         self._wait_for_nobody()
-        at_fork(child=self._in_child)
+        in_forked_child(self._in_child)
 
     def _wait_for_nobody(self) -> None:
         self._waiting = Subscriptions()

@@ -15,7 +15,7 @@ from taskq.backends.base import (
     BackendOptions,
     OnReady,
     Subscriptions,
-    at_fork,
+    in_forked_child,
     reporting,
     unreadable,
 )
@@ -81,7 +81,7 @@ class SqliteBackend(Backend):
         #: connection commits; None after a commit of our own.  Written while the file is held.
         self._seen: tuple[sqlite3.Connection, int] | None = None
         self._wait_for_nobody()
-        at_fork(child=self._wait_for_nobody)
+        in_forked_child(self._wait_for_nobody)
 
     def store(self, result: Result, *, reply_to: str | None = None) -> None:
         encoded = wire.encode(result, self._options.serializer)

@@ -75,18 +75,18 @@ class AmqpBroker:
     def count(self, queue: str) -> int:
         """How many messages are ready in *queue*; BrokerUnavailable after the connect timeout."""
         loop = Loop()
-        found: list[int] = []
+        answers: list[int | str] = []
 
         def ask(channel: Channel) -> None:
-            channel.add_on_close_callback(missing)
+            channel.add_on_close_callback(refuse)
             channel.queue_declare(queue, passive=True, callback=count)
 
         def count(answer: Any) -> None:
-            found.append(answer.method.message_count)
+            answers.append(int(answer.method.message_count))
 
-        def missing(_channel: Channel, error: Exception) -> None:
-            if isinstance(error, ChannelClosedByBroker) and error.reply_code == NOT_FOUND:
-                found.append(0)
+        def refuse(_channel: Channel, error: Exception) -> None:
+            if isinstance(error, ChannelClosedByBroker):
+                answers.append(0 if error.reply_code == NOT_FOUND else why(error))
 
         link = Link(
             loop,
@@ -97,12 +97,17 @@ class AmqpBroker:
             tell=lambda *_, **__: None,
         )
         try:
-            if not link.wait(lambda: bool(found), self._options.connect_timeout):
-                raise BrokerUnavailable(f"no answer from {self.url}: {link.reason}")
+            link.wait(lambda: bool(answers), self._options.connect_timeout)
+            reason = link.reason
         finally:
             link.close(1.0)
             loop.close()
-        return found[0]
+        match answers:
+            case [int(ready), *_]:
+                return ready
+            case [str(refusal), *_]:
+                raise BrokerUnavailable(f"{self.url} does not count queue {queue!r}: {refusal}")
+        raise BrokerUnavailable(f"no answer from {self.url}: {reason}")
 
     def close(self) -> None:
         """Nothing to release: every hold closes its own connection."""
@@ -115,8 +120,8 @@ class _Letter:
     """One message on its way, until its `done` was called."""
 
     __slots__ = (
-        "deadline", "done", "due", "mandatory", "mended", "message", "number", "returned", "route",
-        "written",
+        "copies", "deadline", "done", "due", "mandatory", "mended", "message", "number", "returned",
+        "route",
     )  # fmt: skip
 
     def __init__(
@@ -136,7 +141,7 @@ class _Letter:
         self.due = due
         self.mandatory = mandatory
         self.deadline = deadline
-        self.written = False  # on any connection: it may be queued
+        self.copies = 0  # written, and of unknown fate: each of them may be queued
         self.returned: str | None = None  # why the broker sent it back, which its ack follows
         self.mended = False  # what its route needs was declared again for it
 
@@ -197,7 +202,7 @@ class AmqpOutlet:
         letter = _Letter(next(self._numbers), message, route, done, due, mandatory, deadline)
         self._outstanding += 1
         if self._closed:
-            self._refuse(letter, "the outlet is closed")
+            self._fail(letter, "the outlet is closed")
             return
         if self._alarm is None or deadline < self._alarm.when:
             self._set_alarm(deadline - now)
@@ -213,7 +218,7 @@ class AmqpOutlet:
         self._closed = True
         self._link.wait(lambda: not self._outstanding, timeout)
         for letter in self._letters():
-            self._give_up(letter, f"the outlet was closed after {timeout:g} s")
+            self._fail(letter, f"the outlet was closed after {timeout:g} s")
         for timer in (self._alarm, self._refresher):
             if timer is not None:
                 timer.cancel()
@@ -240,7 +245,7 @@ class AmqpOutlet:
             try:
                 climb = topology.climb(route.exchange, route.routing_key, letter.due - clock.wall())
             except ValueError as error:
-                self._refuse(letter, str(error))
+                self._fail(letter, str(error))
                 return
         if missing := self._missing(route, climb):
             self._plan(letter, missing)
@@ -248,11 +253,11 @@ class AmqpOutlet:
         try:
             frames = self._frames(letter, climb)
         except ValueError as error:
-            self._refuse(letter, str(error))
+            self._fail(letter, str(error))
             return
         self._sequence += 1
         self._unconfirmed[self._sequence] = letter
-        letter.written = True
+        letter.copies += 1
         self._connection.send(frames)
 
     def _frames(self, letter: _Letter, climb: topology.Climb | None) -> bytes:
@@ -341,7 +346,7 @@ class AmqpOutlet:
             self._flow()
             return
         for letter in letters:
-            self._refuse(letter, refusal)
+            self._fail(letter, refusal)
 
     def _forget(self, letter: _Letter) -> None:
         """Declare again, when it is next needed, what *letter* needs."""
@@ -392,8 +397,9 @@ class AmqpOutlet:
             letter = self._unconfirmed.pop(sequence, None)
             if letter is None or letter.done is None:
                 continue
+            letter.copies -= 1
             if not taken:
-                self._refuse(letter, "the broker rejected it (is the queue full?)")
+                self._fail(letter, "the broker rejected it (is the queue full?)")
             elif letter.returned is None:
                 self._settle(letter, None)
             elif (letter.route.declare or letter.due is not None) and not letter.mended:
@@ -402,7 +408,7 @@ class AmqpOutlet:
                 self._forget(letter)
                 self._held.append(letter)
             else:
-                self._refuse(letter, f"unroutable ({letter.returned}): no queue is bound for it")
+                self._fail(letter, f"unroutable ({letter.returned}): no queue is bound for it")
         if self._held or self._careful:
             self._flow()
 
@@ -413,42 +419,45 @@ class AmqpOutlet:
         in what is compared here are interchangeable.
         """
         target = (exchange.decode("utf-8", "replace"), routing_key.decode("utf-8", "replace"))
-        for first in (self._last_returned + 1, 1):
-            for sequence in range(first, self._sequence + 1):
-                letter = self._unconfirmed.get(sequence)
-                if letter is not None and _is_return_of(letter, target, message):
-                    letter.returned = text
-                    self._last_returned = sequence
-                    return
+        first = max(self._last_returned + 1, next(iter(self._unconfirmed), 0))
+        for sequence in itertools.chain(range(first, self._sequence + 1), self._unconfirmed):
+            letter = self._unconfirmed.get(sequence)
+            if letter is not None and _is_return_of(letter, target, message):
+                letter.returned = text
+                self._last_returned = sequence
+                return
 
     def _channel_closed(self, channel: Channel, error: Exception) -> None:
         self._channel = None
         if isinstance(error, ChannelClosedByBroker):
             self._connection.reader.returns.pop(channel.channel_number, None)
             self._connection.reader.confirms.pop(channel.channel_number, None)
-            self._stumble(PublishRefused, why(error))
             self._known.clear()  # an exchange may be gone
             self._scratch.forget()
-            self._connection.channel(on_open_callback=self._channel_opened)
+            self._stumble(why(error), queued=False)
+            if self._connection.is_open:
+                self._connection.channel(on_open_callback=self._channel_opened)
 
     def _down(self, reason: str, error: BaseException) -> None:
         self._channel = None
         if isinstance(error, ConnectionClosedByBroker) and error.reply_code != _CONNECTION_FORCED:
-            self._stumble(PublishUnconfirmed, reason)
+            self._stumble(reason, queued=True)
         self._held = deque(self._letters())
         self._planned.clear()
         self._unconfirmed.clear()
 
-    def _stumble(self, kind: type[PublishError], reason: str) -> None:
+    def _stumble(self, reason: str, *, queued: bool) -> None:
         """The broker closed the channel, or the connection, because of something in flight.
 
         It does not say because of what.  So all is sent again one by one, and whatever is alone in
-        flight when it happens again is the culprit; no innocent letter is refused for it.
+        flight when it happens again is the culprit; no innocent letter is refused for it.  *queued*
+        says whether the culprit may be in its queue all the same.
         """
         suspects = [letter for letter in self._unconfirmed.values() if letter.done is not None]
         self._unconfirmed.clear()
         if len(suspects) == 1:
-            self._end(suspects[0], kind, f"the broker closed the connection on it: {reason}")
+            suspects[0].copies *= queued
+            self._fail(suspects[0], f"the broker closed the connection on it: {reason}")
         elif suspects:
             self._careful = True
             self._held = deque(sorted([*suspects, *self._held], key=_number))
@@ -476,23 +485,21 @@ class AmqpOutlet:
             self._set_alarm(min(x.deadline for x in waiting if x.deadline > now) - now)
         stopped = self._link.blocked or self._link.connection is None
         for letter in late:
-            self._give_up(letter, self._link.reason if stopped else "no confirm in time")
+            self._fail(letter, self._link.reason if stopped else "no confirm in time")
         self._held = deque(letter for letter in self._held if letter.done is not None)
 
-    def _give_up(self, letter: _Letter, reason: str) -> None:
-        self._end(letter, PublishUnconfirmed if letter.written else PublishRefused, reason)
-
-    def _refuse(self, letter: _Letter, reason: str) -> None:
-        self._end(letter, PublishRefused, reason)
-
-    def _end(self, letter: _Letter, kind: type[PublishError], reason: str) -> None:
+    def _fail(self, letter: _Letter, reason: str) -> None:
+        """Report *letter* as refused, or as unconfirmed where a copy of it may be queued."""
         if letter.done is None:
             return
-        outcome = "was not queued" if kind is PublishRefused else "may or may not be queued"
         name = letter.message.properties.correlation_id or letter.message.properties.message_id
-        what = f"message {name}" if name else "a message"
+        what = f"{f'message {name}' if name else 'a message'} to {letter.route}"
+        where = f"on {self._link.url}: {reason}"
         self._settle(
-            letter, kind(f"{what} to {letter.route} {outcome} on {self._link.url}: {reason}")
+            letter,
+            PublishUnconfirmed(f"{what} may or may not be queued {where}")
+            if letter.copies
+            else PublishRefused(f"{what} was not queued {where}"),
         )
 
     def _settle(self, letter: _Letter, error: PublishError | None) -> None:
@@ -780,8 +787,12 @@ class AmqpReplies:
         self._connection.reader.deliveries[channel.channel_number] = (
             lambda _consumer, _tag, _again, _exchange, _key, message: self._on_reply(message)
         )
-        channel.basic_consume(self._queue.name, on_message_callback=_ignore, auto_ack=True)
-        self._link.is_of_use()
+        channel.basic_consume(
+            self._queue.name,
+            on_message_callback=_ignore,
+            auto_ack=True,
+            callback=lambda _ok: self._link.is_of_use(),
+        )
 
     def _channel_closed(self, _channel: Channel, error: Exception) -> None:
         if isinstance(error, ChannelClosedByBroker):

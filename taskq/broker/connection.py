@@ -212,13 +212,14 @@ class Link:
         May be called inside a callback of the loop.
         """
         deadline = clock.monotonic() + timeout
-        while not condition():
+        while True:
             self._current.end_turn()  # the turn that called us cannot
             left = deadline - clock.monotonic()
+            if condition():
+                return True
             if left <= 0:
-                return condition()
+                return False
             self.loop.turn(left)
-        return True
 
     def _connect(self) -> None:
         self._timer = None
@@ -343,6 +344,8 @@ class Scratch:
             if not declarations:
                 self._jobs.popleft()
                 then(None)
+            elif not self._connection.is_open:
+                return  # it goes, and with it this object
             elif self._channel is None:
                 self._busy = True
                 self._connection.channel(on_open_callback=self._channel_opened)
@@ -401,7 +404,7 @@ class Scratch:
         self._channel = None
         if not isinstance(error, ChannelClosedByBroker):
             self._answered()
-            return  # the connection goes, and with it this object
+            return
         if not self._busy:
             return
         self._answered()

@@ -87,9 +87,9 @@ def _run_once(app: App, task: Task[Any, Any], request: Request) -> EagerResult[A
         tell(task, request, state, outcome, traceback=text, runtime=runtime)
     if isinstance(outcome, Retry):
         return _next(request, outcome)
-    value = exception_to_wire(outcome) if state in states.EXCEPTION_STATES else outcome
     if state in (states.IGNORED, states.REJECTED):
-        value = None
+        outcome = None
+    value = exception_to_wire(outcome) if state in states.EXCEPTION_STATES else outcome
     assert request.id is not None
     done = clock.utc().isoformat() if state in states.READY_STATES else None
     final = Result(request.id, state, value, text, done, parent_id=request.parent_id)

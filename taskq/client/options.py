@@ -66,10 +66,15 @@ class Options:
     def merged(cls, *layers: Mapping[str, Any]) -> "Options":
         """The options of *layers*, strongest last; None gives way to anything.
 
-        TypeError for an option that there is not, with the one that was probably meant.
+        A layer that names a queue or an exchange says where to go alone: nothing of a weaker
+        layer's place is mixed in.  TypeError for an option that there is not, with the one that was
+        probably meant.
         """
         found: dict[str, Any] = {}
         for layer in layers:
+            if layer.get("queue") or layer.get("exchange"):
+                for name in _PLACE:
+                    found.pop(name, None)
             for name, value in layer.items():
                 if value is not None:
                     found[name] = value
@@ -83,6 +88,7 @@ class Options:
 
 
 _NAMES = frozenset(each.name for each in fields(Options))
+_PLACE = ("queue", "exchange", "routing_key")
 
 
 @dataclass(frozen=True, slots=True)

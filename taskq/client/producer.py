@@ -37,6 +37,9 @@ _GRACE = 2.0
 #: not wait for its confirm longer than it may.
 _AT_ONCE = 1000
 
+#: The answer to a message as long as there is none.
+_SILENCE = PublishUnconfirmed("the publishing thread gave no answer")
+
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
@@ -195,7 +198,7 @@ class Producer:
         try:
             return await asyncio.wait_for(answer, left + _GRACE)
         except TimeoutError:
-            return _no_answer()
+            return _SILENCE
 
     def _named(self, error: PublishError, parcel: Parcel) -> PublishError:
         """*error* again, with the task, its id, the destination and the broker in its words."""
@@ -271,7 +274,7 @@ class _Answers:
     """What became of some messages that were sent together; put in by one thread."""
 
     def __init__(self, count: int) -> None:
-        self._answers: list[PublishError | None] = [_no_answer() for _ in range(count)]
+        self._answers: list[PublishError | None] = [_SILENCE] * count
         self._missing = count
         self._all = threading.Lock()
         self._all.acquire()
@@ -287,10 +290,6 @@ class _Answers:
         if self._missing:
             self._all.acquire(timeout=timeout)
         return list(self._answers)
-
-
-def _no_answer() -> PublishError:
-    return PublishUnconfirmed("the publishing thread gave no answer")
 
 
 #: Every producer of this process, so that a fork reaches them.

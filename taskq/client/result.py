@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar, cast
 
 from taskq import clock, states
-from taskq.client.base import App
+from taskq.client.base import App, default_app
 from taskq.client.context import current_request
 from taskq.errors import TimeoutError
 from taskq.wire.result import Result, exception_from_wire
@@ -21,12 +21,15 @@ R = TypeVar("R")
 
 
 class AsyncResult(Generic[R]):
-    """The result of task *id*; reading it asks the backend until it is final, then no more."""
+    """The result of task *id*; reading it asks the backend until it is final, then no more.
 
-    def __init__(self, id: str, app: App, *, task: str | None = None) -> None:
+    Without *app* it is that of the app made last.
+    """
+
+    def __init__(self, id: str, app: App | None = None, *, task: str | None = None) -> None:
         self.id = id
         self.task = task
-        self._app = app
+        self._app = app or default_app(f"the result of task {id}")
         self._final: Result | None = None
 
     # -- waiting -------------------------------------------------------------------------------
@@ -47,12 +50,21 @@ class AsyncResult(Generic[R]):
         ask by itself, too, every so many seconds.  Inside a task RuntimeError is raised, because
         tasks that wait for tasks can block all workers; *disable_sync_subtasks* off allows it.
         """
-        self._refuse_in_task(disable_sync_subtasks)
-        return self._open(self._final or self._wait(timeout, interval), propagate)
+        if self._final is None:
+            self._refuse_in_task(disable_sync_subtasks)
+            self._final = self._wait(timeout, interval)
+        return self._open(self._final, propagate)
 
-    async def aget(self, timeout: float | None = None, propagate: bool = True) -> R:
+    async def aget(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        *,
+        disable_sync_subtasks: bool = True,
+    ) -> R:
         """As `get`, without holding up the event loop."""
         if self._final is None:
+            self._refuse_in_task(disable_sync_subtasks)
             loop = asyncio.get_running_loop()
             arrived: asyncio.Future[Result] = loop.create_future()
 
@@ -163,15 +175,12 @@ class AsyncResult(Generic[R]):
         try:
             while True:
                 left = None if deadline is None else max(0.0, deadline - clock.monotonic())
-                pause = (
-                    left if interval is None else min(interval, interval if left is None else left)
-                )
+                pause = min((each for each in (left, interval) if each is not None), default=None)
                 if arrived.wait(pause):
-                    self._final = found[0]
+                    return found[0]
+                if interval is not None and self._look() is not None and self._final is not None:
                     return self._final
-                if interval is not None and self._look() and self._final:
-                    return self._final
-                if left is not None and left <= (pause or 0.0):
+                if pause == left:
                     raise self._too_late(timeout)
         finally:
             end()

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
+from inspect import getattr_static as _static
 from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
 from taskq.client.base import App, default_app
@@ -127,12 +128,13 @@ class Task(Generic[P, R]):
         bind: bool = False,
         **options: Unpack[TaskOptions],
     ) -> None:
-        for option in options:
-            if option not in TaskOptions.__annotations__:
-                raise TypeError(_no_option(option))
         self._app = app
         self.bind = bind
-        vars(self).update(options)
+        for option, value in options.items():
+            if option not in TaskOptions.__annotations__:
+                raise TypeError(_no_option(option))
+            if value is not None or not isinstance(_static(type(self), option), _Setting):
+                vars(self)[option] = value
         if function is not None:
             self.run = function.__get__(self) if bind else function
             self.__wrapped__ = function
@@ -402,7 +404,7 @@ class Task(Generic[P, R]):
 
     def _own(self, option: str) -> Any:
         """What the task or its class has for *option*; None where the app's setting rules."""
-        value = vars(self).get(option, inspect.getattr_static(type(self), option))
+        value = vars(self).get(option, _static(type(self), option))
         return None if isinstance(value, _Setting) else value
 
     def __repr__(self) -> str:

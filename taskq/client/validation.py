@@ -34,7 +34,7 @@ class Validation:
         try:
             return self._given(*args, **kwargs)
         except ValidationError as error:
-            raise InvalidArguments(self._explain(error, "arguments")) from error
+            raise InvalidArguments(self._explain(error, "arguments")) from None
 
     def result(self, value: Any) -> Any:
         """*value* checked against the return annotation, as plain data that JSON can hold."""
@@ -43,7 +43,7 @@ class Validation:
         try:
             return self._result.dump_python(self._result.validate_python(value), mode="json")
         except ValidationError as error:
-            raise InvalidArguments(self._explain(error, "result")) from error
+            raise InvalidArguments(self._explain(error, "result")) from None
 
     def _explain(self, error: ValidationError, what: str) -> str:
         wrong = []

@@ -10,6 +10,7 @@ import pytest
 from taskq.backends.base import BackendOptions
 from taskq.backends.sqlite import SqliteBackend
 from taskq.errors import BackendUnavailable, ConfigurationError
+from taskq.sqlitefile import SqliteFile
 from taskq.testing.backend_contract import Ears, a_success
 from taskq.wire.result import Result
 from tests.support.wait import wait_until
@@ -131,17 +132,14 @@ def test_a_file_that_is_no_database_is_an_error_that_names_it(open_store, tmp_pa
     )
 
 
-def test_a_file_that_stays_locked_is_an_error(open_store, tmp_path):
+def test_a_file_that_others_keep_busy_is_an_error(open_store, tmp_path):
     backend, result = open_store(timeout=0.2), a_success()
-    backend.fetch(result.task_id)
-    locker = sqlite3.connect(tmp_path / "results.db", isolation_level=None)
-    locker.execute("begin exclusive")
+    other = SqliteFile(tmp_path / "results.db", "")
 
-    with pytest.raises(BackendUnavailable):
+    with other.writing(), pytest.raises(BackendUnavailable, match="kept it busy"):
         backend.store(result)
 
-    locker.execute("rollback")
-    locker.close()
+    other.close()
     backend.store(result)
     assert backend.fetch(result.task_id) == result
 

@@ -157,7 +157,10 @@ def test_a_task_may_not_wait_for_a_task_unless_it_insists(app):
     with running(Request(task="waiter", id="w", called_directly=False)):
         with pytest.raises(RuntimeError, match=r"task waiter\[w\] waits for the result of t\["):
             result.get(timeout=30)
+        with pytest.raises(RuntimeError):
+            asyncio.run(result.aget(timeout=30))
         assert result.get(timeout=30, disable_sync_subtasks=False) == 5
+        assert result.get(timeout=30) == 5
 
 
 def test_an_eager_result_can_be_stored_as_well(site, app):

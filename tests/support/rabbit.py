@@ -1,7 +1,7 @@
 """Private RabbitMQ nodes: one for the whole session, one to be tormented, a vhost for each test.
 
-With TASKQ_TEST_AMQP_URL set, tests use that server and its vhost as they are; those that stop a
-node or ask `rabbitmqctl` fail and say why.
+With TASKQ_TEST_AMQP_URL set, tests take their vhosts from that server instead, by way of its
+management plugin; those that stop a node start one of their own all the same.
 """
 
 import os
@@ -11,9 +11,12 @@ import signal
 import socket
 import subprocess
 import tempfile
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.request import Request, urlopen
 
 import pika
 import pytest
@@ -182,25 +185,63 @@ class RabbitNode:
         return self._vhosts.pop()
 
 
+class GivenServer:
+    """A server that ran before the tests: only vhosts of our own are made in it, and removed."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._parts = parts
+        self._api = f"http://{parts.hostname}:15672/api/vhosts"
+        login = f"{unquote(parts.username or 'guest')}:{unquote(parts.password or 'guest')}"
+        self._authorization = f"Basic {b64encode(login.encode()).decode()}"
+        self._vhosts: list[str] = []
+
+    def url(self, vhost: str) -> str:
+        """The AMQP URL of *vhost*."""
+        return urlunsplit(self._parts._replace(path=f"/{vhost}"))
+
+    def fresh_vhost(self) -> str:
+        """The name of a new vhost."""
+        vhost = f"taskq-test-{secrets.token_hex(8)}"
+        self._ask("PUT", vhost)
+        self._vhosts.append(vhost)
+        return vhost
+
+    def close(self) -> None:
+        """Remove the vhosts."""
+        while self._vhosts:
+            self._ask("DELETE", self._vhosts.pop())
+
+    def _ask(self, verb: str, vhost: str) -> None:
+        request = Request(f"{self._api}/{vhost}", method=verb)
+        request.add_header("Authorization", self._authorization)
+        try:
+            urlopen(request, timeout=30).close()
+        except OSError as error:
+            raise AssertionError(
+                f"TASKQ_TEST_AMQP_URL: {verb} {self._api}/{vhost} failed ({error}); its server "
+                "needs the management plugin, and the URL a user who may make vhosts"
+            ) from error
+
+
 class Rabbit:
-    """What one test sees of RabbitMQ: a *url* to connect to, and a look into its queues.
+    """What one test sees of RabbitMQ: a *url* to connect to, and a look into its queues."""
 
-    *node* is None when the server was given to us by TASKQ_TEST_AMQP_URL.
-    """
-
-    def __init__(self, node: RabbitNode | None, url: str, vhost: str) -> None:
-        self._node = node
-        self.url = url
-        self.vhost = vhost
+    def __init__(self, server: RabbitNode | GivenServer) -> None:
+        self._server = server
+        self.vhost = server.fresh_vhost()
+        self.url = server.url(self.vhost)
 
     def __repr__(self) -> str:
         return f"Rabbit({self.url})"
 
     @property
     def node(self) -> RabbitNode:
-        """The private node."""
-        assert self._node, "this test needs a node of its own: run it without TASKQ_TEST_AMQP_URL"
-        return self._node
+        """The private node; AssertionError if the server is none of ours."""
+        assert isinstance(self._server, RabbitNode), (
+            "this test asks rabbitmqctl: run it without TASKQ_TEST_AMQP_URL"
+        )
+        return self._server
 
     def ctl(self, *arguments: str) -> str:
         """What `rabbitmqctl` printed."""
@@ -235,27 +276,22 @@ class Rabbit:
 
 
 @pytest.fixture(scope="session")
-def rabbit_node() -> Iterator[RabbitNode | None]:
-    """The session's node, None when TASKQ_TEST_AMQP_URL names a server; leave it running."""
-    if os.environ.get("TASKQ_TEST_AMQP_URL"):
-        yield None
-        return
-    node = RabbitNode()
+def rabbit_node() -> Iterator[RabbitNode | GivenServer]:
+    """The session's server, for all tests: none may stop it."""
+    url = os.environ.get("TASKQ_TEST_AMQP_URL")
+    server = GivenServer(url) if url else RabbitNode()
     try:
-        node.start()
-        yield node
+        if isinstance(server, RabbitNode):
+            server.start()
+        yield server
     finally:
-        node.close()
+        server.close()
 
 
 @pytest.fixture
-def rabbit(rabbit_node: RabbitNode | None) -> Rabbit:
+def rabbit(rabbit_node: RabbitNode | GivenServer) -> Rabbit:
     """An empty vhost."""
-    if rabbit_node is None:
-        url = os.environ["TASKQ_TEST_AMQP_URL"]
-        return Rabbit(None, url, pika.URLParameters(url).virtual_host)
-    vhost = rabbit_node.fresh_vhost()
-    return Rabbit(rabbit_node, rabbit_node.url(vhost), vhost)
+    return Rabbit(rabbit_node)
 
 
 @pytest.fixture(scope="module")
@@ -273,5 +309,4 @@ def own_rabbit(own_rabbit_node: RabbitNode) -> Rabbit:
     """An empty vhost on a running node that the test may stop, kill and alarm."""
     own_rabbit_node.start()
     own_rabbit_node.ctl("set_vm_memory_high_watermark", "0.4")  # ends the alarm of a failed test
-    vhost = own_rabbit_node.fresh_vhost()
-    return Rabbit(own_rabbit_node, own_rabbit_node.url(vhost), vhost)
+    return Rabbit(own_rabbit_node)

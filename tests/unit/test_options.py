@@ -15,6 +15,18 @@ def test_the_strongest_layer_is_the_last():
     assert (merged.queue, merged.priority) == ("r", 5)
 
 
+def test_places_of_different_layers_are_not_mixed():
+    route = {"exchange": "e", "routing_key": "k", "priority": 3}
+
+    assert Options.merged(route, {"queue": "q"}) == Options(queue="q", priority=3)
+    assert Options.merged({"queue": "q"}, route) == Options(
+        exchange="e", routing_key="k", priority=3
+    )
+    assert Options.merged(route, {"routing_key": "l", "queue": None}) == Options(
+        exchange="e", routing_key="l", priority=3
+    )
+
+
 def test_none_gives_way_and_zero_does_not():
     merged = Options.merged({"queue": "t", "priority": 3}, {"queue": None, "priority": 0})
 

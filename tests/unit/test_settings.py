@@ -243,6 +243,13 @@ def test_an_object_with_an_old_name_is_refused():
         conf.load(types.SimpleNamespace(CELERY_RESULT_BACKEND="rpc://"))
 
 
+def test_a_misspelt_setting_in_an_object_is_refused():
+    conf = Settings()
+
+    with pytest.raises(ConfigurationError, match="did you mean 'task_serializer'"):
+        conf.load(types.SimpleNamespace(task_serialiser="json", tasks_by_hand=1))
+
+
 def test_a_module_may_be_named(tmp_path, monkeypatch):
     (tmp_path / "conf_by_name.py").write_text("worker_concurrency = 9\nimport os\n")
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -46,6 +46,14 @@ def test_options_are_the_authors_or_else_the_settings(app):
     assert (plain.acks_late, plain.time_limit) == (True, 60)
 
 
+def test_none_leaves_an_option_to_the_settings(app):
+    @app.task(acks_late=None, serializer=None, max_retries=None)
+    def work():
+        pass
+
+    assert (work.acks_late, work.serializer, work.max_retries) == (True, "json", None)
+
+
 def test_options_of_a_base_class_are_the_tasks(app):
     class Patient(Task):
         max_retries = 9
@@ -199,6 +207,15 @@ def test_a_task_in_a_task_knows_its_parent(app):
     assert seen["outer"].parent_id is None
 
 
+def test_a_task_in_a_workers_task_may_run_in_place(app):
+    @app.task
+    def inner():
+        return 5
+
+    with running(Request(task="outer", id="o", called_directly=False)):
+        assert inner.apply(throw=True).get() == 5
+
+
 def test_a_direct_call_is_no_run(app):
     @app.task(bind=True)
     def look(self):
@@ -249,6 +266,7 @@ def test_ignore_and_reject_end_a_run_without_result(app):
         raise Reject("bad")
 
     assert ignore.apply().state == "IGNORED"
+    assert ignore.apply().get() is None
     assert reject.apply().state == "REJECTED"
 
 

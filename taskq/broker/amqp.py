@@ -386,7 +386,7 @@ class AmqpOutlet:
         self._heads.clear()  # they hold the channel's number
         self._connection.reader.returns[channel.channel_number] = self._returned
         self._connection.reader.confirms[channel.channel_number] = self._confirmed
-        self._link.is_of_use()
+        self._link.prove()
         self._flow()
 
     def _confirmed(self, tag: int, multiple: bool, taken: bool) -> None:
@@ -684,7 +684,7 @@ class AmqpIntake:
         self._starting.discard(queue)
         if not self._starting and not self._is_ready:
             self._is_ready = True
-            self._link.is_of_use()
+            self._link.prove()
             self._on_ready()
 
     def _delivered(
@@ -791,7 +791,7 @@ class AmqpReplies:
             self._queue.name,
             on_message_callback=_ignore,
             auto_ack=True,
-            callback=lambda _ok: self._link.is_of_use(),
+            callback=lambda _ok: self._link.prove(),
         )
 
     def _channel_closed(self, _channel: Channel, error: Exception) -> None:

@@ -57,6 +57,7 @@ _TLS_QUERY = {
     "verify": "cert_reqs",
 }
 _TLS_OPTIONS = frozenset({"enabled", *_TLS_QUERY.values()})
+_TLS_FILES = ("ca_certs", "certfile", "keyfile")
 _NO_VERIFICATION = ("none", "verify_none", "CERT_NONE", ssl.CERT_NONE, False)
 
 
@@ -93,7 +94,6 @@ def parameters(url: str, options: BrokerOptions, role: str) -> pika.ConnectionPa
             "connection_name": f"{options.name} {role}",
             "product": "taskq",
             "version": f"on pika {pika.__version__}",
-            "information": "",
         },
         ssl_options=_tls(url, tls_options, host) if tls else None,
     )
@@ -110,7 +110,8 @@ def _tls(url: str, options: Mapping[str, Any], host: str) -> pika.SSLOptions:
         if options.get("certfile"):
             context.load_cert_chain(options["certfile"], options.get("keyfile"))
     except OSError as error:
-        raise ConfigurationError(f"TLS files for broker {masked(url)}: {error}") from None
+        files = ", ".join(f"{name}={options[name]}" for name in _TLS_FILES if name in options)
+        raise ConfigurationError(f"TLS for broker {masked(url)} ({files}): {error}") from None
     if options.get("cert_reqs", "required") in _NO_VERIFICATION:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -165,6 +166,8 @@ class Link:
         _silence_pika()
         self.loop = loop
         self.options = options
+        #: The URL in use or tried last, without the password.
+        self.url: str
         #: The connection while it is up.
         self.connection: FastConnection | None = None
         self.blocked = False
@@ -182,12 +185,7 @@ class Link:
         self._current: FastConnection
         self._connect()
 
-    @property
-    def url(self) -> str:
-        """The URL in use or tried last, without the password."""
-        return self._addresses[self._attempt % len(self._addresses)][0]
-
-    def is_of_use(self) -> None:
+    def prove(self) -> None:
         """To be called when the connection does what it is for: the delays start anew."""
         self._failures = 0
 
@@ -223,11 +221,9 @@ class Link:
 
     def _connect(self) -> None:
         self._timer = None
+        self.url, address = self._addresses[self._attempt % len(self._addresses)]
         self._current = FastConnection(
-            self._addresses[self._attempt % len(self._addresses)][1],
-            self.loop,
-            on_open=self._opened,
-            on_closed=self._ended,
+            address, self.loop, on_open=self._opened, on_closed=self._ended
         )
 
     def _opened(self, connection: FastConnection) -> None:
@@ -250,7 +246,6 @@ class Link:
         if self._closing:
             return
         self.reason = why(error)
-        failed_url = self.url
         self._attempt += 1
         delay = 0.0
         if self._attempt % len(self._addresses) == 0:
@@ -258,7 +253,7 @@ class Link:
             delay = _BACKOFF.delay_before(self._failures)
         self._tell(
             "connection-lost" if was_up else "connection-failed",
-            broker=failed_url,
+            broker=self.url,
             role=self._role,
             reason=self.reason,
             delay=delay,

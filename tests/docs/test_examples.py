@@ -15,6 +15,7 @@ import pytest
 from tests.docs.pages import ROOT
 from tests.support.ports import free_port
 from tests.support.process import StartWorker
+from tests.support.rabbit import Rabbit
 from tests.support.site import Site
 from tests.support.wait import wait_until
 
@@ -35,7 +36,7 @@ class Stage:
         self.env = ours | {name: value, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
 
     def run(self, *command: str, expect: int = 0) -> str:
-        """What the Python program *command* prints; it ends with code *expect* and leaves nothing."""
+        """What the Python program *command* prints; it must end with *expect*, and alone."""
         done = subprocess.run(
             [sys.executable, *command],
             cwd=self.folder,
@@ -103,7 +104,7 @@ def test_a_program_without_the_tasks_code_calls_them_by_name(played: Stage) -> N
     assert "missing 1 required positional argument" in bad
 
 
-def test_a_program_without_taskq_sends_a_task(stage: Stage, rabbit: Site) -> None:
+def test_a_program_without_taskq_sends_a_task(stage: Stage, rabbit: Rabbit) -> None:
     stage.env["TASKQ_BROKER_URL"] = rabbit.url
 
     sent, answer = example(stage, "plain_pika")
@@ -154,6 +155,7 @@ def test_the_web_service_can_be_served(
         server.terminate()
         server.wait(BOUND)
 
+    assert response is not None
     assert {"picture": "a.png at 9 pixels"} == response.json()
 
 
@@ -205,6 +207,7 @@ def test_ctrl_c_leaves_nothing_of_the_demo(played: Stage, moment: str, presses: 
     for _ in range(presses):  # as a terminal does it: to the whole foreground group
         os.killpg(demo.pid, signal.SIGINT)
 
-    assert 130 == demo.wait(BOUND), output.read_text()
+    # The second press may meet a program that is ending already, and end it the faster.
+    assert demo.wait(BOUND) in (130, -signal.SIGINT), output.read_text()
     wait_until(lambda: not played.living(), "the demo's processes to end", timeout=10)
     assert [] == list(played.folder.glob("taskq-demo-*"))

@@ -5,8 +5,10 @@ import socket
 import ssl
 import subprocess
 import threading
+from contextlib import contextmanager
 
 import pytest
+from pika import frame, spec
 
 from taskq.broker.amqp import AmqpBroker
 from taskq.broker.base import BrokerOptions, Queue
@@ -92,23 +94,43 @@ def test_an_unknown_vhost_is_said(rabbit):
     assert "vhost no-such not found" in refusal(rabbit.url.replace(rabbit.vhost, "no-such"))
 
 
-def test_a_server_of_another_kind_is_said():
-    with socket.create_server(("127.0.0.1", 0)) as server:
+@contextmanager
+def impostor(answer):
+    """The URL of a server that says *answer* to every client and hangs up."""
+    server = socket.create_server(("127.0.0.1", 0))
 
-        def answer():
-            client, _ = server.accept()
+    def serve():
+        while True:
+            try:
+                client, _ = server.accept()
+            except OSError:
+                return
             with client:
                 client.recv(100)
-                client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-                client.recv(100)
+                client.sendall(answer)
 
-        thread = threading.Thread(target=answer)
-        thread.start()
-        said = refusal(f"amqp://127.0.0.1:{server.getsockname()[1]}/")
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"amqp://127.0.0.1:{server.getsockname()[1]}/"
+    finally:
+        server.shutdown(socket.SHUT_RDWR)
         server.close()
         thread.join()
 
-    assert "no frame of AMQP 0-9-1" in said or "Connection refused" in said
+
+def test_a_server_of_another_kind_is_said():
+    with impostor(b"HTTP/1.1 400 Bad Request\r\n\r\n") as url:
+        assert "no frame of AMQP 0-9-1" in refusal(url)
+
+
+def test_the_last_words_of_a_broker_that_hangs_up_are_heard():
+    start = spec.Connection.Start(0, 9, {"version": "3.10.8"}, "PLAIN", "en_US")
+    close = spec.Connection.Close(530, "NOT_ALLOWED - go away", 0, 0)
+    words = b"".join(frame.Method(0, method).marshal() for method in (start, close))
+
+    with impostor(words) as url:
+        assert "530 NOT_ALLOWED - go away" in refusal(url)
 
 
 def test_a_server_that_never_answers_is_given_up():

@@ -181,6 +181,44 @@ def test_a_channel_that_the_broker_closes_is_mended(bench, rabbit):
     assert 0 == rabbit.count("q")
 
 
+def test_an_alarm_that_stops_publishing_does_not_stop_acks(bench, rabbit, caplog):
+    names = [f"m{number}" for number in range(10)]
+    outlet = bench.outlet()
+    bench.send(outlet, to("q"), *names)
+    bench.confirm(*names)
+    rabbit.ctl("set_vm_memory_high_watermark", "0")
+    try:
+        bench.send(outlet, to("q"), "held back")
+        bench.until(lambda: "blocks publishing" in caplog.text, "the broker's word")
+
+        hands = bench.intake(Queue("q"), window=2)
+        for count in range(1, 11):
+            hands.intake.ack(hands.wait(count)[count - 1])
+        assert names == hands.names()
+        hands.intake.close()
+    finally:
+        rabbit.ctl("set_vm_memory_high_watermark", "0.4")
+
+    bench.confirm("held back")
+
+
+def test_an_intake_may_be_closed_by_the_callback_of_a_delivery(bench, rabbit):
+    names = [f"m{number}" for number in range(5)]
+    send_all(bench, "q", *names)
+    hands = bench.intake(Queue("q"))
+
+    def settle_and_close(delivery):
+        hands.intake.ack(delivery)
+        hands.intake.close()
+
+    hands.on_delivery = settle_and_close
+    hands.wait()
+
+    left = [properties.correlation_id for properties, _ in rabbit.drain("q")]
+    assert names[1:] == sorted(left)
+    assert ["m0"] == hands.names()
+
+
 def test_a_silent_broker_is_given_up(rabbit, rabbit_through_proxy):
     bench = Bench(rabbit_through_proxy.url, heartbeat=1.0)
     try:

@@ -105,6 +105,20 @@ def test_an_exchange_that_vanishes_refuses_its_own_messages_only(bench, rabbit):
     assert isinstance(bench.done["late"], PublishRefused)
 
 
+def test_a_message_that_closes_the_channel_is_refused_alone(bench):
+    outlet = bench.outlet()
+    names = [f"m{number}" for number in range(20)]
+
+    bench.send(outlet, to("q"), *names[:10])
+    bench.send_message(outlet, to("q"), message("bad", expiration="soon"))
+    bench.send(outlet, to("q"), *names[10:])
+    bench.settle(21)
+
+    bench.confirm(*names)
+    with pytest.raises(PublishRefused, match="invalid expiration"):
+        raise bench.done["bad"]
+
+
 def test_a_message_that_the_broker_cannot_read_is_the_only_one_not_confirmed(bench):
     outlet = bench.outlet()
     bad = message("bad")

@@ -38,12 +38,14 @@ class WorkerHands:
         *,
         node: str,
         dead_letter_ttl: float,
+        child_start_timeout: float,
     ) -> None:
         self._loop = loop
         self._pool = pool
         self._intake = intake
         self._outlet = outlet
         self._node = node
+        self._start_timeout = child_start_timeout
         self._lifetime_ms = str(int(dead_letter_ttl * 1000))
         #: The child that stores what the parent decided; None until it is needed.
         self._clerk: int | None = None
@@ -177,6 +179,6 @@ class WorkerHands:
             self._hire()
 
     def _hire(self) -> None:
-        self._clerk = self._pool.spawn()
+        self._clerk = self._pool.spawn(self._start_timeout)
         for request in self._unstored.values():
             self._pool.send(self._clerk, request)

@@ -33,8 +33,11 @@ class Pool(Protocol):
     def announce(self) -> None:
         """The worker is ready: let the app's hooks know."""
 
-    def spawn(self) -> int:
-        """Ask for one more child; its number.  It says READY when it waits for work."""
+    def spawn(self, start_timeout: float) -> int:
+        """Ask for one more child; its number.  It says READY when it waits for work.
+
+        One that was born and is not ready after *start_timeout* seconds is ended.
+        """
 
     def send(self, child: int, frame: Frame) -> None:
         """Say *frame* to *child*; nothing happens if it is gone."""

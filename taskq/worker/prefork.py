@@ -22,7 +22,6 @@ from taskq.worker.frames import Frame, ParentLine
 from taskq.worker.options import WorkerOptions
 from taskq.worker.pool import Reports
 
-
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 
 
@@ -39,13 +38,10 @@ class _Child:
 class Prefork:
     """Children forked by a nursery; see `pool.Pool` for the verbs."""
 
-    def __init__(
-        self, loop: Loop, options: WorkerOptions, reports: Reports, *, start_timeout: float = 30.0
-    ) -> None:
+    def __init__(self, loop: Loop, options: WorkerOptions, reports: Reports) -> None:
         self._loop = loop
         self._options = replace(options, parent=os.getpid())
         self._reports = reports
-        self._start_timeout = start_timeout
         self._children: dict[int, _Child] = {}
         self._pids: dict[int, int] = {}
         self._last = 0
@@ -76,7 +72,7 @@ class Prefork:
     def announce(self) -> None:
         self._request([nursery.ANNOUNCE], [])
 
-    def spawn(self) -> int:
+    def spawn(self, start_timeout: float) -> int:
         self._last += 1
         number = self._last
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -89,7 +85,7 @@ class Prefork:
         )
         child = _Child(number, line, slate.Slate(descriptor))
         child.deadline = self._loop.call_later(
-            self._start_timeout, partial(self._on_late_start, number)
+            start_timeout, partial(self._on_late_start, number, start_timeout)
         )
         self._children[number] = child
         self._request([nursery.FORK, number], [theirs.fileno(), descriptor])
@@ -218,10 +214,10 @@ class Prefork:
     def _on_silence(self, number: int) -> None:
         """A child closed its line; that it is dead is for the nursery to report."""
 
-    def _on_late_start(self, number: int) -> None:
+    def _on_late_start(self, number: int, start_timeout: float) -> None:
         child = self._children.get(number)
         if child is not None and child.pid is not None:
-            log.event("child-late", pid=child.pid, seconds=self._start_timeout)
+            log.event("child-late", pid=child.pid, seconds=start_timeout)
             _kill_group(child.pid)
 
     def _on_exit(self, pid: int, status: int) -> None:

@@ -67,7 +67,7 @@ class Solo:
     def announce(self) -> None:
         hooks.worker_ready.send(node=self._options.name)
 
-    def spawn(self) -> int:
+    def spawn(self, start_timeout: float) -> int:
         number = len(self._lines) + 1
         line = self._lines[number] = _OwnLine(self._loop, self._reports, number)
         self._loop.add_callback(lambda: line.send([frames.READY, 0]))

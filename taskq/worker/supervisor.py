@@ -136,6 +136,7 @@ class Supervisor:
             outlet,
             node=options.name,
             dead_letter_ttl=settings["dead_letter_ttl"],
+            child_start_timeout=settings["worker_child_start_timeout"],
         )
         hands.dispatcher = Dispatcher(
             hands,
@@ -158,8 +159,9 @@ class Supervisor:
         """Spawn until there are as many children as wanted."""
         if self._parts is None or self._stopping:
             return
+        timeout = self._parts.manifest.settings["worker_child_start_timeout"]
         while self._parts.dispatcher.children < self._parts.concurrency:
-            self._parts.dispatcher.child_started(self._pool.spawn())
+            self._parts.dispatcher.child_started(self._pool.spawn(timeout))
 
     def _on_consuming(self) -> None:
         self._consuming = True

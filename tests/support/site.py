@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from taskq import TaskQ
-from taskq.broker.base import Broker, BrokerOptions, Delivery, Queue, Route
 from taskq.broker import open_broker
+from taskq.broker.base import Broker, BrokerOptions, Delivery, Queue, Route
 from taskq.loop import Loop
 from taskq.wire.message import Message
 from tests.support.wait import wait_until

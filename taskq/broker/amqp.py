@@ -21,6 +21,7 @@ from taskq.broker.fastpath import FastConnection
 from taskq.errors import BrokerUnavailable, PublishError, PublishRefused, PublishUnconfirmed
 from taskq.log import event
 from taskq.loop import Loop, Timer
+from taskq.retry import RetryPolicy
 from taskq.url import masked
 from taskq.wire.message import Message
 
@@ -30,6 +31,10 @@ _REPLY_REFRESH = topology.REPLY_EXPIRES / 3
 
 #: AMQP's code for a connection that an operator closed: no fault of what was sent on it.
 _CONNECTION_FORCED = 320
+
+#: RabbitMQ rejects what comes for a quorum queue that another connection is just declaring, or that
+#: is choosing a leader; a full queue also rejects.  Tried again within a second and a half.
+_REJECTED = RetryPolicy(limit=5, backoff=0.05, jitter=False)
 
 #: The property flag of `priority`, in the first of a message's raw bytes.
 _HAS_PRIORITY = 1 << 3
@@ -120,8 +125,8 @@ class _Letter:
     """One message on its way, until its `done` was called."""
 
     __slots__ = (
-        "copies", "deadline", "done", "due", "mandatory", "mended", "message", "number", "returned",
-        "route",
+        "copies", "deadline", "done", "due", "mandatory", "mended", "message", "number",
+        "rejections", "returned", "route", "suspected",
     )  # fmt: skip
 
     def __init__(
@@ -144,15 +149,18 @@ class _Letter:
         self.copies = 0  # written, and of unknown fate: each of them may be queued
         self.returned: str | None = None  # why the broker sent it back, which its ack follows
         self.mended = False  # what its route needs was declared again for it
+        self.rejections = 0
+        self.suspected = False  # it was in flight when the broker closed the connection
 
 
 class AmqpOutlet:
     """Publishes on a channel with confirms, and declares on another what that needs.
 
-    A letter is always in one of three places, until it is settled::
+    A letter is always in one of these places, until it is settled::
 
         held        no connection, an alarm, or caution (see `_stumble`)
         planned     waits for a declaration
+        resting     was rejected, and is tried again in a moment
         unconfirmed written on this channel
     """
 
@@ -162,6 +170,7 @@ class AmqpOutlet:
         self._numbers = itertools.count()
         self._held: deque[_Letter] = deque()
         self._planned: dict[tuple[Hashable, ...], list[_Letter]] = {}
+        self._resting: set[_Letter] = set()
         self._unconfirmed: dict[int, _Letter] = {}  # by sequence number, ascending
         self._outstanding = 0
         self._sequence = 0
@@ -234,7 +243,7 @@ class AmqpOutlet:
         """Send what is held, as far as it may go."""
         while self._held and self._flowing and not (self._careful and self._unconfirmed):
             self._send(self._held.popleft())
-        if not self._held and not self._planned and not self._unconfirmed:
+        if not (self._held or self._planned or self._resting or self._unconfirmed):
             self._careful = False
 
     def _send(self, letter: _Letter) -> None:
@@ -399,7 +408,7 @@ class AmqpOutlet:
                 continue
             letter.copies -= 1
             if not taken:
-                self._fail(letter, "the broker rejected it (is the queue full?)")
+                self._reject(letter)
             elif letter.returned is None:
                 self._settle(letter, None)
             elif (letter.route.declare or letter.due is not None) and not letter.mended:
@@ -410,6 +419,22 @@ class AmqpOutlet:
             else:
                 self._fail(letter, f"unroutable ({letter.returned}): no queue is bound for it")
         if self._held or self._careful:
+            self._flow()
+
+    def _reject(self, letter: _Letter) -> None:
+        letter.rejections += 1
+        if not _REJECTED.allows(letter.rejections):
+            self._fail(letter, "the broker rejected it (is the queue full?)")
+            return
+        letter.returned = None  # by one queue of several
+        self._resting.add(letter)
+        delay = _REJECTED.delay_before(letter.rejections)
+        self._loop.call_later(delay, partial(self._rested, letter))
+
+    def _rested(self, letter: _Letter) -> None:
+        if letter in self._resting:  # not if the connection was lost meanwhile
+            self._resting.remove(letter)
+            self._held.append(letter)
             self._flow()
 
     def _returned(self, text: str, exchange: bytes, routing_key: bytes, message: Message) -> None:
@@ -444,29 +469,34 @@ class AmqpOutlet:
             self._stumble(reason, queued=True)
         self._held = deque(self._letters())
         self._planned.clear()
+        self._resting.clear()
         self._unconfirmed.clear()
 
     def _stumble(self, reason: str, *, queued: bool) -> None:
         """The broker closed the channel, or the connection, because of something in flight.
 
         It does not say because of what.  So all is sent again one by one, and whatever is alone in
-        flight when it happens again is the culprit; no innocent letter is refused for it.  *queued*
-        says whether the culprit may be in its queue all the same.
+        flight when it happens again is the culprit; no innocent letter is refused for it.  On the
+        channel there is nothing but letters, so one that was alone is the culprit at once.
+        *queued* says whether the culprit may be in its queue all the same.
         """
         suspects = [letter for letter in self._unconfirmed.values() if letter.done is not None]
         self._unconfirmed.clear()
-        if len(suspects) == 1:
+        if len(suspects) == 1 and (suspects[0].suspected or not queued):
             suspects[0].copies *= queued
             self._fail(suspects[0], f"the broker closed the connection on it: {reason}")
         elif suspects:
             self._careful = True
             self._held = deque(sorted([*suspects, *self._held], key=_number))
+            for letter in suspects:
+                letter.suspected = True
 
     # -- settling ----------------------------------------------------------------------------
 
     def _letters(self) -> list[_Letter]:
         """All that is outstanding, in the order of publishing."""
-        places = (self._unconfirmed.values(), *self._planned.values(), self._held)
+        planned = self._planned.values()
+        places = (self._unconfirmed.values(), *planned, self._resting, self._held)
         letters = [letter for place in places for letter in place if letter.done is not None]
         return sorted(letters, key=_number)
 

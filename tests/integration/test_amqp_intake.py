@@ -243,6 +243,7 @@ def test_a_queue_deleted_under_its_consumer_is_declared_again(bench, rabbit, cap
     with rabbit.channel() as channel:
         channel.queue_delete("q")
     bench.until(lambda: "was deleted under its consumer" in caplog.text, "the broker's word")
+    bench.until(lambda: consumers(rabbit, "q") == 1, "the consumer")
     send_all(bench, "q", "one")
     hands.wait()
 
@@ -354,6 +355,7 @@ FLAGS_HEADERS = b"\x20\x00"
 )
 def test_headers_that_would_kill_pika_are_delivered_to_who_can_read_them(bench, raw, check):
     hands = bench.intake(Queue("q"))
+    hands.wait_ready()
     outlet = bench.outlet()
     odd = message("odd", b"body")
     odd.raw = raw

@@ -162,6 +162,17 @@ def test_a_full_queue_refuses(bench):
     assert bench.broker.count("q") == 20 - len(refused)
 
 
+def test_a_new_queue_that_a_worker_declares_at_the_same_moment_refuses_nothing(bench):
+    outlet = bench.outlet()
+    hands = bench.intake(Queue("first"))
+    hands.wait_ready()
+
+    for number in range(40):
+        hands.intake.add(Queue(f"q{number}"))
+        bench.send(outlet, to(f"q{number}"), f"m{number}")
+        bench.confirm(f"m{number}")
+
+
 def test_a_queue_with_other_arguments_is_used_as_it_is(bench, rabbit, caplog):
     with rabbit.channel() as channel:
         channel.queue_declare("q", durable=True, arguments={"x-max-length": 7})

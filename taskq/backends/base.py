@@ -173,3 +173,12 @@ def in_forked_child(method: Callable[[], None]) -> None:
             alive()
 
     os.register_at_fork(after_in_child=call)
+
+
+def unforked() -> threading.Lock:
+    """A lock that nobody holds when this process forks, in the parent or in the child."""
+    lock = threading.Lock()
+    os.register_at_fork(
+        before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release
+    )
+    return lock

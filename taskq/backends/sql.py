@@ -5,7 +5,7 @@ A database does not push: processes that wait ask for all awaited results at onc
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +19,7 @@ from taskq.backends.base import (
     Subscriptions,
     in_forked_child,
     reporting,
+    unforked,
     unreadable,
 )
 from taskq.backends.watch import Watch
@@ -78,6 +79,11 @@ class SqlBackend(Backend):
         self._content_type = codec.dumps(None, options.serializer).content_type
         self._engine = _engine(options)
         self._name = self._engine.url.render_as_string(hide_password=True)
+        # No thread is to be inside SQLite's library when this process forks: the child would find
+        # its global lock taken, for ever.
+        self._entry: AbstractContextManager[object] = nullcontext()
+        if self._engine.dialect.name == "sqlite":
+            self._entry = unforked()
         self._table_made = False
         self._next_sweep = 0.0
         self._wait_for_nobody()
@@ -213,7 +219,7 @@ class SqlBackend(Backend):
                 return self._attempt(work)
 
     def _attempt(self, work: Callable[[sa.Connection], Answer]) -> Answer:
-        with self._engine.connect() as connection:
+        with self._entry, self._engine.connect() as connection:
             if not self._table_made:
                 _make_table(connection)
                 self._table_made = True

@@ -434,3 +434,7 @@ class Scratch:
             self._connection.abandon(
                 f"it did not answer a declaration within {self._link.options.declare_timeout:g} s"
             )
+
+
+def ignore(*_: object) -> None:
+    """For the callbacks that pika asks for and never calls, as our reader is before it."""

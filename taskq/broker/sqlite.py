@@ -8,8 +8,8 @@
 - *Waking.*  Whoever commits messages rings a bell, and who waits knows the earliest due time.  A
   look each second is the net under both.
 
-When they write is decided in `turn`, the statements are in `rows`, the sharing of the file is in
-`taskq.sqlitefile`.
+When they write is decided in `sqlite_turn`, the statements are in `sqlite_rows`, the sharing of the
+file is in `taskq.sqlitefile`.
 """
 
 import itertools
@@ -17,12 +17,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from taskq import clock
-from taskq.broker import exchange, rows
+from taskq.broker import exchange
+from taskq.broker import sqlite_rows as rows
 from taskq.broker.base import BrokerOptions, Delivery, Done, Queue, Replies, Route
-from taskq.broker.owner import Owners
-from taskq.broker.rows import Postmaster, Send
+from taskq.broker.sqlite_owner import Owners
+from taskq.broker.sqlite_rows import Postmaster, Send
+from taskq.broker.sqlite_turn import STORAGE_ERRORS, Turn, not_written
 from taskq.broker.topology import dead
-from taskq.broker.turn import STORAGE_ERRORS, Turn, not_written
 from taskq.errors import BrokerUnavailable, ConfigurationError, PublishRefused
 from taskq.loop import Loop
 from taskq.sqlitefile import SqliteFile, location

@@ -125,6 +125,9 @@ class Sender:
         options = Options.merged(task.call_options, kept, again.options)
         if again.options.keys() & {"queue", "exchange", "routing_key"}:
             route = self._router().resolve(options)
+        elif "queue" in info:
+            # Back to the very queue: its exchange might give the next try to others, too.
+            route = Route("", info["queue"])
         else:  # the broker's own names: the router would take them for logical ones
             route = Route(info.get("exchange") or "", info.get("routing_key") or "")
         # It has no new result: what the first try promised is kept by whichever try is the last.

@@ -134,6 +134,25 @@ def encode_properties(properties: Properties) -> bytes:
     return b"".join(parts)
 
 
+def priority(raw: bytes) -> int:
+    """The priority in encoded properties, 0 without one; skips what is before it undecoded.
+
+    For senders' own properties: anything that is cut short is 0, too.
+    """
+    if len(raw) < 2 or not raw[0] & 1 << 3:
+        return 0
+    at = 2
+    try:
+        for flag in (1 << 7, 1 << 6):
+            if raw[0] & flag:
+                at += 1 + raw[at]
+        if raw[0] & 1 << 5:
+            at += 4 + int.from_bytes(raw[at : at + 4])
+        return raw[at + bool(raw[0] & 1 << 4)]
+    except IndexError:
+        return 0
+
+
 def decode_properties(raw: bytes) -> Properties:
     """The properties in *raw*; never raises, whatever the bytes are (see `malformed`)."""
     try:

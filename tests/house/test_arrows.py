@@ -29,7 +29,13 @@ ALTERNATIVES = ("broker", "backends")
 THIRD_PARTIES = {
     "click": ("cli",),
     "msgpack": ("wire.codec", "worker"),
-    "pika": ("broker.amqp", "broker.connection", "broker.fastpath"),
+    "pika": (
+        "broker.amqp",
+        "broker.amqp_intake",
+        "broker.amqp_outlet",
+        "broker.connection",
+        "broker.fastpath",
+    ),
     "pydantic": ("settings", "client.validation"),
     "pytest": ("testing",),
     "redis": ("backends.redis",),

@@ -3,7 +3,7 @@
 import pytest
 from pika.exceptions import ChannelClosedByBroker
 
-from taskq.broker import amqp
+from taskq.broker import amqp_outlet
 from taskq.broker.amqp import AmqpBroker
 from taskq.broker.base import BrokerOptions, Queue, Route
 from taskq.errors import BrokerUnavailable, PublishRefused, PublishUnconfirmed
@@ -348,7 +348,7 @@ def test_an_outlet_may_be_closed_by_the_callback_of_a_publish(bench, rabbit):
 
 
 def test_a_reply_queue_is_declared_and_kept_alive(bench, rabbit, monkeypatch):
-    monkeypatch.setattr(amqp, "_REPLY_REFRESH", 0.2)
+    monkeypatch.setattr(amqp_outlet, "_REPLY_REFRESH", 0.2)
     outlet = bench.outlet()
     reply_queue = Queue("replies", kind="reply")
     route = Route("", "q", (Queue("q"), reply_queue))

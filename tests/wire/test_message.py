@@ -11,6 +11,7 @@ from taskq.wire.message import (
     Properties,
     decode_properties,
     encode_properties,
+    priority,
 )
 
 short = st.text(max_size=60)
@@ -122,3 +123,18 @@ def test_a_copy_differs_only_in_what_was_changed():
     assert copy == Message.of(Properties(headers={"a": 2}, correlation_id="c"), b"two")
     assert copy.raw == encode_properties(copy.properties)
     assert message == Message.of(Properties(headers={"a": 1}, correlation_id="c"), b"one")
+
+
+@given(
+    st.builds(
+        Properties,
+        content_type=st.none() | st.text("abc/", max_size=20),
+        content_encoding=st.none() | st.just("utf-8"),
+        headers=st.dictionaries(st.text("ab", min_size=1, max_size=4), st.text("xy", max_size=9)),
+        delivery_mode=st.none() | st.just(2),
+        priority=st.none() | st.integers(0, 255),
+        correlation_id=st.none() | st.just("id"),
+    )
+)
+def test_the_priority_is_read_without_decoding_the_rest(properties: Properties) -> None:
+    assert (properties.priority or 0) == priority(encode_properties(properties))

@@ -21,7 +21,7 @@ from taskq import clock
 from taskq.broker import exchange
 from taskq.broker.base import Done, Queue, Route
 from taskq.broker.exchange import Binding
-from taskq.broker.owner import NOBODY
+from taskq.broker.sqlite_owner import NOBODY
 from taskq.errors import ConfigurationError, PublishRefused
 from taskq.wire.message import Message
 

@@ -1,8 +1,8 @@
 """One transaction a turn: what a loop's outlets and intakes want written, written together.
 
 At the end of a turn: settlements, new messages, and what is taken next; then everybody is told.
-This file knows when to write and when to wake; the statements are in `rows`, and what a message
-means to its queue's consumer is the business of `sqlite`.
+This file knows when to write and when to wake; the statements are in `sqlite_rows`, and what a
+message means to its queue's consumer is the business of `sqlite`.
 """
 
 import itertools
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from taskq import clock
-from taskq.broker import rows
+from taskq.broker import sqlite_rows as rows
 from taskq.broker.base import Delivery
 from taskq.broker.doorbell import Doorbell
-from taskq.broker.owner import Owners
-from taskq.broker.rows import Postmaster, Send
+from taskq.broker.sqlite_owner import Owners
+from taskq.broker.sqlite_rows import Postmaster, Send
 from taskq.errors import PublishRefused
 from taskq.log import event
 from taskq.loop import Loop, Timer

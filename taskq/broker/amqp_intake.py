@@ -1,0 +1,283 @@
+"""Consuming from RabbitMQ: deliveries with acks for a worker, replies without for a caller.
+
+Which queues, and what becomes of a delivery, is their owners' business; lost connections are
+mended by `connection`.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from pika.channel import Channel
+from pika.exceptions import ChannelClosedByBroker
+
+from taskq.broker import fastpath, topology
+from taskq.broker.base import BrokerOptions, Delivery, Queue
+from taskq.broker.connection import Link, Scratch, ignore, why
+from taskq.broker.fastpath import FastConnection
+from taskq.log import event
+from taskq.loop import Loop
+from taskq.wire.message import Message
+
+
+class AmqpIntake:
+    """Consumes and settles on one channel; a lost channel is mended by a new connection.
+
+    `Delivery.hold` is the channel's life: what was delivered in an earlier one cannot be settled
+    any more, and comes again.  What the broker had sent before it heard of `cancel` or `pause`
+    still arrives at `on_delivery`.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        options: BrokerOptions,
+        on_delivery: Callable[[Delivery], None],
+        on_ready: Callable[[], None],
+        on_lost: Callable[[str], None],
+    ) -> None:
+        self._loop = loop
+        self._options = options
+        self._on_delivery, self._on_ready, self._on_lost = on_delivery, on_ready, on_lost
+        self._window = 1
+        self._wanted: dict[str, Queue] = {}
+        self._starting: set[str] = set()  # queues not consumed from yet, before on_ready
+        self._is_ready = False
+        self._closed = False
+        self._link: Link
+        self._is_linked = False
+        self._connection: FastConnection
+        self._scratch: Scratch
+        self._channel: Channel | None = None
+        self._hold: object | None = None
+        self._consumers: dict[str, str] = {}  # queue -> its consumer's tag, from _start to cancel
+        self._queues: dict[bytes, str] = {}  # consumer tag -> queue, also after cancel
+        self._tags = itertools.count(1)
+        self._unsettled: dict[int, bool] = {}  # delivery tag -> acked in this turn; ascending
+        self._acked: list[int] = []
+
+    def consume(self, queues: Sequence[Queue], window: int) -> None:
+        self._window = window
+        if not self._is_linked:
+            self._is_linked = True
+            self._wanted = {queue.name: queue for queue in queues}
+            self._link = Link(
+                self._loop, self._options, "intake", on_up=self._up, on_down=self._down
+            )
+        else:
+            for queue in queues:
+                self.add(queue)
+
+    def add(self, queue: Queue) -> None:
+        self._wanted[queue.name] = queue
+        if self._channel is not None and not self._closed and queue.name not in self._consumers:
+            self._start(queue)
+
+    def cancel(self, queue: str) -> None:
+        self._wanted.pop(queue, None)
+        self._starting.discard(queue)
+        tag = self._consumers.pop(queue, "")
+        if self._channel is not None and not self._closed and tag.encode() in self._queues:
+            self._channel.basic_cancel(tag, callback=ignore)
+
+    def pause(self) -> None:
+        for queue in list(self._wanted):
+            self.cancel(queue)
+
+    def ack(self, delivery: Delivery) -> None:
+        if delivery.hold is self._hold and self._unsettled.get(delivery.tag) is False:
+            if not self._acked:
+                self._loop.at_turn_end(self._send_acks)
+            self._unsettled[delivery.tag] = True
+            self._acked.append(delivery.tag)
+
+    def reject(self, delivery: Delivery, *, requeue: bool) -> None:
+        if delivery.hold is self._hold and self._unsettled.get(delivery.tag) is False:
+            del self._unsettled[delivery.tag]
+            assert self._channel is not None
+            number = self._channel.channel_number
+            self._connection.send(fastpath.reject(number, delivery.tag, requeue=requeue))
+
+    def close(self, timeout: float = 5.0) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._is_linked:
+            self._send_acks()
+            self._hold = None
+            self._link.close(timeout)
+
+    def _send_acks(self) -> None:
+        """Write this turn's acks: one for all that nothing unsettled precedes, then one each."""
+        acked, self._acked = self._acked, []
+        if not acked or self._channel is None:
+            return
+        number, last = self._channel.channel_number, 0
+        for tag, is_acked in self._unsettled.items():
+            if not is_acked:
+                break
+            last = tag
+        frames = [fastpath.ack(number, last, multiple=True)] if last else []
+        for tag in acked:
+            del self._unsettled[tag]
+            if tag > last:
+                frames.append(fastpath.ack(number, tag))
+        self._connection.send(b"".join(frames))
+
+    # -- what the broker says ----------------------------------------------------------------
+
+    def _up(self, connection: FastConnection) -> None:
+        self._connection = connection
+        self._scratch = Scratch(self._link, connection)
+        connection.channel(on_open_callback=self._channel_opened)
+
+    def _channel_opened(self, channel: Channel) -> None:
+        channel.add_on_close_callback(self._channel_closed)
+        channel.add_on_cancel_callback(
+            lambda cancel: self._cancelled(cancel.method.consumer_tag.encode())
+        )
+        self._connection.reader.deliveries[channel.channel_number] = self._delivered
+        self._channel = channel
+        self._hold = object()
+        self._is_ready = False
+        self._starting = set(self._wanted)
+        for queue in list(self._wanted.values()):
+            self._start(queue)
+
+    def _start(self, queue: Queue, *more: topology.Declaration) -> None:
+        tag = self._consumers[queue.name] = f"taskq-{next(self._tags)}"
+        needed = topology.declarations(queue, self._options.dead_letter_max_length)
+        self._scratch.ensure((*needed, *more), partial(self._declared, queue.name, tag))
+
+    def _declared(self, queue: str, tag: str, refusal: str | None) -> None:
+        if self._channel is None or self._closed or self._consumers.get(queue) != tag:
+            return
+        if refusal is not None:
+            self._connection.abandon(f"queue {queue!r} cannot be declared: {refusal}")
+            return
+        self._queues[tag.encode()] = queue
+        self._channel.basic_qos(prefetch_count=self._window)
+        self._channel.basic_consume(
+            queue,
+            on_message_callback=ignore,  # the reader has deliveries first
+            consumer_tag=tag,
+            callback=lambda _ok: self._consuming(queue),
+        )
+
+    def _consuming(self, queue: str) -> None:
+        self._starting.discard(queue)
+        if not self._starting and not self._is_ready:
+            self._is_ready = True
+            self._link.prove()
+            self._on_ready()
+
+    def _delivered(
+        self,
+        consumer: bytes,
+        tag: int,
+        redelivered: bool,
+        exchange: bytes,
+        routing_key: bytes,
+        message: Message,
+    ) -> None:
+        if self._closed or self._hold is None:
+            return
+        self._unsettled[tag] = False
+        first_exchange = exchange.decode("utf-8", "replace")
+        first_key = routing_key.decode("utf-8", "replace")
+        count = 0
+        # Looked for in the undecoded bytes, because decoding is for the few that need it.
+        if b"taskq-route" in message.raw:
+            first_exchange, first_key = topology.origin(message.headers, first_exchange, first_key)
+        if b"x-delivery-count" in message.raw:
+            told = message.headers.get("x-delivery-count")
+            count = told if isinstance(told, int) else 0
+        self._on_delivery(
+            Delivery(
+                tag,
+                self._hold,
+                self._queues[consumer],
+                message,
+                first_exchange,
+                first_key,
+                redelivered,
+                count,
+            )
+        )
+
+    def _cancelled(self, consumer: bytes) -> None:
+        queue = self._wanted.get(self._queues.get(consumer, ""))
+        if queue is None or self._closed:
+            return
+        event("queue-gone", queue=queue.name)
+        self._scratch.forget()
+        # With the queue went its binding to the delay ladder, where messages for it may wait.
+        arrivals = topology.arrivals(queue.name, self._options.dead_letter_max_length)
+        self._start(queue, *arrivals)
+
+    def _channel_closed(self, _channel: Channel, error: Exception) -> None:
+        self._channel = None
+        self._hold = None
+        if isinstance(error, ChannelClosedByBroker):
+            self._connection.abandon(why(error))
+
+    def _down(self, reason: str, _error: BaseException) -> None:
+        self._channel = None
+        self._hold = None
+        self._consumers.clear()
+        self._queues.clear()
+        self._unsettled.clear()
+        self._acked.clear()
+        self._on_lost(reason)
+
+
+class AmqpReplies:
+    """Consumes one reply queue, for as long as it takes with a new connection each time."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        options: BrokerOptions,
+        queue: Queue,
+        on_reply: Callable[[Message], None],
+    ) -> None:
+        self._queue = queue
+        self._on_reply = on_reply
+        self._connection: FastConnection
+        self._link = Link(
+            loop, options, "replies", on_up=self._up, on_down=lambda _reason, _error: None
+        )
+
+    def close(self) -> None:
+        self._link.close(1.0)
+
+    def _up(self, connection: FastConnection) -> None:
+        self._connection = connection
+        Scratch(self._link, connection).ensure(
+            topology.declarations(self._queue, 0), self._declared
+        )
+
+    def _declared(self, refusal: str | None) -> None:
+        if refusal is None:
+            self._connection.channel(on_open_callback=self._channel_opened)
+        else:
+            self._connection.abandon(f"queue {self._queue.name!r} cannot be declared: {refusal}")
+
+    def _channel_opened(self, channel: Channel) -> None:
+        channel.add_on_close_callback(self._channel_closed)
+        channel.add_on_cancel_callback(
+            lambda _cancel: self._connection.abandon(f"queue {self._queue.name!r} was deleted")
+        )
+        self._connection.reader.deliveries[channel.channel_number] = (
+            lambda _consumer, _tag, _again, _exchange, _key, message: self._on_reply(message)
+        )
+        channel.basic_consume(
+            self._queue.name,
+            on_message_callback=ignore,
+            auto_ack=True,
+            callback=lambda _ok: self._link.prove(),
+        )
+
+    def _channel_closed(self, _channel: Channel, error: Exception) -> None:
+        if isinstance(error, ChannelClosedByBroker):
+            self._connection.abandon(why(error))

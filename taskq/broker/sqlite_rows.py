@@ -81,8 +81,9 @@ BURY = f"update message set {_BACK}, tries = tries + 1 where state = {_HELD} and
 #: (id, owner, dead-letter queue)
 DEAD_LETTER = f"""
 update message set state = {_READY}, owner = {NOBODY}, again = 0, tries = 0, expires = null,
-    queue = ?3, exchange = '', routing_key = ?3
-where id = ?1 and owner = ?2
+    queue = given.dead, exchange = '', routing_key = given.dead
+from (select ? as id, ? as owner, ? as dead) as given
+where message.id = given.id and message.owner = given.owner
 """
 
 #: (now)
@@ -99,10 +100,13 @@ EARLIEST = f"select due from message where state = {_WAITING} order by due limit
 OWNERS = f"select distinct owner from message where state = {_HELD}"
 #: (queue, now); ready is also what nobody was there to promote, and not what should be gone.
 COUNT = f"""
-select (select count(*) from message where queue = ?1 and state = {_READY})
-    - (select count(*) from message where queue = ?1 and state = {_READY} and expires <= ?2)
-    + (select count(*) from message where queue = ?1 and state = {_WAITING} and due <= ?2
-        and (expires is null or expires > ?2))
+with given (queue, now) as (select ?, ?)
+select (select count(*) from message where queue = given.queue and state = {_READY})
+    - (select count(*) from message where queue = given.queue and state = {_READY}
+        and expires <= given.now)
+    + (select count(*) from message where queue = given.queue and state = {_WAITING}
+        and due <= given.now and (expires is null or expires > given.now))
+from given
 """
 
 

@@ -99,7 +99,7 @@ _FOREIGN = frozenset(
     database_url database_engine_options database_engine_callback
     database_short_lived_sessions database_table_schemas database_table_names
     database_create_tables_at_setup
-    task_acks_on_failure_or_timeout task_acks_on_failure task_acks_on_timeout task_annotations
+    task_acks_on_failure task_acks_on_timeout task_annotations
     task_create_missing_queue_type task_create_missing_queue_exchange_type
     task_inherit_parent_priority task_default_delivery_mode task_default_queue_type
     task_default_exchange task_default_exchange_type task_default_routing_key
@@ -125,8 +125,8 @@ _INSTEAD = {
     "broker_write_url": "use broker_url",
     "database_url": "use result_backend='db+<url>'",
     "redis_host": "use result_backend='redis://...'",
-    "task_acks_on_failure": "raise Reject in the task instead",
-    "task_acks_on_failure_or_timeout": "raise Reject in the task instead",
+    "task_acks_on_failure": "use task_acks_on_failure_or_timeout",
+    "task_acks_on_timeout": "use task_acks_on_failure_or_timeout",
     "task_default_queue_type": "queues are quorum queues, unless they have a maximal priority",
     "task_repr_maxlevels": "use repr_max_length",
     "task_retry_on_worker_lost": "use task_reject_on_worker_lost and max_crashes",
@@ -276,6 +276,9 @@ class Settings(BaseModel):
 
     #: Acknowledge when the task is done (unlike Celery, by default), not when it starts.
     task_acks_late: bool = True
+    #: Count a task that failed or timed out as dealt with; otherwise a failed one is dead-lettered
+    #: in any case, and one that timed out goes back to its queue.
+    task_acks_on_failure_or_timeout: bool = True
     #: Run a task again when its process died (unlike Celery, by default), up to `max_crashes`.
     task_reject_on_worker_lost: bool = True
     max_crashes: PositiveInt = 3

@@ -40,6 +40,8 @@ class TaskOptions(TypedDict, total=False):
     compression: str | None
     ignore_result: bool
     acks_late: bool
+    acks_on_failure_or_timeout: bool
+    dead_letter: bool
     reject_on_worker_lost: bool
     max_retries: int | None
     default_retry_delay: float
@@ -91,6 +93,10 @@ class Task(Generic[P, R]):
     ignore_result: bool = _setting("task_ignore_result")
     #: Acknowledge the message when the task is done, not when it starts.
     acks_late: bool = _setting("task_acks_late")
+    #: Count it as dealt with when it failed or timed out.
+    acks_on_failure_or_timeout: bool = _setting("task_acks_on_failure_or_timeout")
+    #: Keep its message in the dead-letter queue when it failed for good.
+    dead_letter: bool = True
     #: Run it again when the process that ran it died.
     reject_on_worker_lost: bool = _setting("task_reject_on_worker_lost")
     #: Store STARTED when it starts.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from taskq import hooks, log
 from taskq.worker import clerk, frames
-from taskq.worker.executor import Executor
+from taskq.worker.executor import Executor, Terminated
 from taskq.worker.frames import ChildLine
 from taskq.worker.options import WorkerOptions
 from taskq.worker.relay import Relay
@@ -34,6 +34,7 @@ def main(app: "TaskQ", sock: socket.socket, slate: int, options: WorkerOptions) 
     app.use_outlet(relay)
     executor = Executor(app, relay, Slate(slate), node=options.name)
     hooks.worker_process_init.send()
+    signal.signal(signal.SIGUSR1, lambda _number, _frame: executor.warn())
     line.send([frames.READY, os.getpid()])
     for frame in line.frames():
         if frame[0] == frames.RUN:
@@ -48,7 +49,7 @@ def main(app: "TaskQ", sock: socket.socket, slate: int, options: WorkerOptions) 
 def _settle_in() -> None:
     # The terminal's Ctrl-C is for the parent, which lets running tasks finish.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
+    signal.signal(signal.SIGTERM, _terminate)
     # Children of one nursery would otherwise draw the same numbers.
     random.seed()
     log.reopen()
@@ -57,3 +58,8 @@ def _settle_in() -> None:
             score.write(_OOM_SCORE)
     except OSError:
         pass  # not Linux, or not allowed: the kernel chooses as it likes
+
+
+def _terminate(_number: int, _frame: object) -> None:
+    # At the next bytecode: `finally` blocks of the task run, for as long as kill_wait lets them.
+    raise Terminated(128 + signal.SIGTERM)

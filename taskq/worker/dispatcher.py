@@ -169,10 +169,19 @@ class Dispatcher:
                 job.phase = Phase.WAITING
                 self._waiting.appendleft(job)
         for job in lost:
-            job.crashes += 1
-            self._lose(job, how)
+            if job.doom is not None:
+                self._time_out(job)
+            else:
+                job.crashes += 1
+                self._lose(job, how)
         self._hand_out()
-        return lost
+        return [job for job in lost if job.doom is None]
+
+    def doom(self, number: int, reason: str) -> None:
+        """The child of job *number* is about to be ended because the job took too long."""
+        job = self.ledger.get(number)
+        if job is not None:
+            job.doom = reason
 
     def done(
         self,
@@ -390,6 +399,13 @@ class Dispatcher:
         else:
             reason = f"WorkerLost: {how}, crash {job.crashes}"
             self._end_here(job, Outcome.LOST, reason, "WorkerLostError")
+
+    def _time_out(self, job: Job) -> None:
+        assert job.doom is not None
+        if job.stale:
+            self.ledger.close(job)
+        else:
+            self._end_here(job, Outcome.TIMEOUT, job.doom, "TimeLimitExceeded")
 
     def _end_here(self, job: Job, outcome: Outcome, reason: str, exception: str) -> None:
         """End a job that no child will end: store why, then settle."""

@@ -24,6 +24,7 @@ from taskq.errors import (
     PublishFailed,
     Reject,
     Retry,
+    SoftTimeLimitExceeded,
     TaskRevokedError,
 )
 from taskq.wire.message import Message
@@ -62,6 +63,10 @@ class _Ending:
         return type(self.value).__qualname__, str(self.value), (self.traceback or "")[-_TAIL:]
 
 
+class Terminated(SystemExit):
+    """The child was told to end: no task's failure, so no task's ending is told."""
+
+
 class Executor:
     """Runs jobs one after another, on the child's main thread."""
 
@@ -70,6 +75,8 @@ class Executor:
         self._relay = relay
         self._slate = page
         self._node = node
+        #: The moment from which `warn` strikes; None outside of tasks with a soft time limit.
+        self._warn_after: float | None = None
         self._shown = reprlib.Repr()
         self._shown.maxother = self._shown.maxstring = app.conf.repr_max_length
 
@@ -142,6 +149,8 @@ class Executor:
         )
         started = clock.monotonic()
         self._slate.write(number, slate.IN_USER_CODE, started)
+        soft = headers.soft_time_limit or task.soft_time_limit
+        self._warn_after = started + soft if soft else None
         try:
             value = task.invoke(request.args, request.kwargs)
             ending = _Ending(Outcome.SUCCESS, states.SUCCESS, value)
@@ -152,12 +161,25 @@ class Executor:
         except Reject as reject:
             outcome = Outcome.REJECT_REQUEUE if reject.requeue else Outcome.REJECT
             ending = _Ending(outcome, states.REJECTED, reject, None, str(reject))
+        except Terminated:
+            raise
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             ending = _failure(error)
         finally:
-            ended = clock.monotonic()
-            self._slate.write(number, slate.AROUND, ended)
-        return ending, ended - started
+            self._warn_after = None
+            self._slate.write(number, slate.AROUND, started)
+        return ending, clock.monotonic() - started
+
+    def warn(self) -> None:
+        """Raise SoftTimeLimitExceeded where the task is, if its soft limit has passed.
+
+        Called by a signal handler on the main thread.  A signal that comes too late, when the next
+        task runs already, finds that task's own limit not reached.
+        """
+        after = self._warn_after
+        if after is not None and clock.monotonic() >= after:
+            self._warn_after = None
+            raise SoftTimeLimitExceeded
 
     def _track_start(self, request: Request) -> None:
         assert request.id is not None

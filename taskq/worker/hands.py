@@ -18,6 +18,7 @@ from taskq.worker.dispatcher import Dispatcher
 from taskq.worker.frames import Frame
 from taskq.worker.ledger import Job
 from taskq.worker.pool import Pool
+from taskq.worker.timekeeper import Timekeeper
 
 #: Of properties that cannot be decoded, so much is kept in the dead letter.
 _KEPT = 16 * 1024
@@ -26,8 +27,9 @@ _KEPT = 16 * 1024
 class WorkerHands:
     """Carries out what a dispatcher asks for; see `dispatcher.Hands` for the verbs."""
 
-    #: Set by the supervisor right after it made the dispatcher with these hands.
+    # Both set by the supervisor right after it made the dispatcher with these hands.
     dispatcher: Dispatcher
+    timekeeper: Timekeeper
 
     def __init__(
         self,
@@ -69,6 +71,7 @@ class WorkerHands:
                 delivery.message.body,
             ],
         )
+        self.timekeeper.watch(child, job)
 
     def answer(self, child: int, ticket: int, refusal: str | None) -> None:
         self._pool.send(child, [frames.ANSWER, ticket, refusal])

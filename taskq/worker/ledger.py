@@ -9,6 +9,7 @@ from enum import Enum, auto
 
 from taskq.broker.base import Delivery
 from taskq.wire.task import TaskHeaders
+from taskq.worker.limits import Limits
 from taskq.worker.outcome import Outcome, Policy
 
 
@@ -50,6 +51,17 @@ class Job:
     #: Children's questions that wait for `pending` to become 0: (child, ticket).
     questions: list[tuple[int, int]] = field(default_factory=list)
     crashes: int = 0
+    #: Why its child is being ended because of it, once that is decided.
+    doom: str | None = None
+    #: Its task was told that the soft time limit has passed.
+    warned: bool = False
+
+    @property
+    def limits(self) -> Limits:
+        """Its time limits: those of its message, else those of its task."""
+        chosen = self.headers
+        own = Limits(chosen.time_limit, chosen.soft_time_limit) if chosen else Limits()
+        return own.over(Limits(self.policy.time_limit, self.policy.soft_time_limit))
 
     @property
     def stale(self) -> bool:

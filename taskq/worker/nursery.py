@@ -56,7 +56,11 @@ def describe(app: "TaskQ", options: WorkerOptions) -> Manifest:
         policies={
             name: Policy(
                 acks_late=task.acks_late,
+                acks_on_failure_or_timeout=task.acks_on_failure_or_timeout,
                 reject_on_worker_lost=task.reject_on_worker_lost,
+                dead_letter=task.dead_letter,
+                time_limit=task.time_limit or None,
+                soft_time_limit=task.soft_time_limit or None,
                 ignore_result=bool(task.ignore_result),
                 store_errors_even_if_ignored=app.conf.task_store_errors_even_if_ignored,
             )

@@ -45,6 +45,15 @@ class Pool(Protocol):
     def pause(self, child: int, paused: bool) -> None:
         """Stop (or go on) listening to *child*, so that it waits when it says too much."""
 
+    def slate(self, child: int) -> tuple[int, int, float]:
+        """The job that *child* has begun, its state, and the monotonic moment of that."""
+
+    def warn(self, child: int) -> None:
+        """Tell the task that *child* runs that its soft time limit has passed."""
+
+    def terminate(self, child: int) -> None:
+        """Ask *child* and all it started to end: SIGTERM."""
+
     def kill(self, child: int) -> None:
         """End *child* and all it started, at once."""
 

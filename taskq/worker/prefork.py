@@ -103,15 +103,28 @@ class Prefork:
         if known is not None:
             known.line.pause(paused)
 
+    def slate(self, child: int) -> tuple[int, int, float]:
+        known = self._children.get(child)
+        return known.slate.read() if known is not None else (0, slate.IDLE, 0.0)
+
+    def warn(self, child: int) -> None:
+        pid = self.pid(child)
+        if pid is not None:
+            _signal(pid, signal.SIGUSR1, group=False)
+
+    def terminate(self, child: int) -> None:
+        pid = self.pid(child)
+        if pid is not None:
+            _signal(pid, signal.SIGTERM)
+
     def kill(self, child: int) -> None:
         pid = self.pid(child)
         if pid is not None:
-            _kill_group(pid)
+            _signal(pid, signal.SIGKILL)
 
     def kill_all(self) -> None:
-        for child in list(self._children.values()):
-            if child.pid is not None:
-                _kill_group(child.pid)
+        for child in list(self._children):
+            self.kill(child)
 
     def pid(self, child: int) -> int | None:
         known = self._children.get(child)
@@ -167,7 +180,8 @@ class Prefork:
         self.start()
         for child in orphans:
             if child.pid is not None:
-                _kill_group(child.pid)  # the kernel does so too, where it can (die_with_parent)
+                # The kernel does so too, where it can (nursery.die_with_parent).
+                _signal(child.pid, signal.SIGKILL)
             self._bury(child, "killed with the process that forked it")
 
     def _request(self, words: list[int], descriptors: list[int]) -> None:
@@ -197,7 +211,7 @@ class Prefork:
     def _on_birth(self, number: int, pid: int) -> None:
         child = self._children.get(number)
         if child is None:
-            _kill_group(pid)
+            _signal(pid, signal.SIGKILL)
             return
         child.pid = pid
         self._pids[pid] = number
@@ -218,7 +232,7 @@ class Prefork:
         child = self._children.get(number)
         if child is not None and child.pid is not None:
             log.event("child-late", pid=child.pid, seconds=start_timeout)
-            _kill_group(child.pid)
+            _signal(child.pid, signal.SIGKILL)
 
     def _on_exit(self, pid: int, status: int) -> None:
         number = self._pids.pop(pid, None)
@@ -250,11 +264,15 @@ def describe_exit(status: int) -> str:
     return f"exit code {os.waitstatus_to_exitcode(status)}"
 
 
-def _kill_group(pid: int) -> None:
+def _signal(pid: int, number: signal.Signals, *, group: bool = True) -> None:
+    """Send *number* to *pid*, and to what it started with *group*."""
     try:
-        os.killpg(pid, signal.SIGKILL)
+        if group:
+            os.killpg(pid, number)
+            return
     except ProcessLookupError:
-        try:  # it has not made its own group yet
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        pass  # it has not made its own group yet
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass

@@ -93,6 +93,15 @@ class Solo:
     def pause(self, child: int, paused: bool) -> None:
         """Nobody else talks while the child does."""
 
+    def slate(self, child: int) -> tuple[int, int, float]:
+        return 0, slate.IDLE, 0.0
+
+    def warn(self, child: int) -> None:
+        """Nobody watches while a task runs in this process."""
+
+    def terminate(self, child: int) -> None:
+        """As `kill`."""
+
     def kill(self, child: int) -> None:
         """A task in this process cannot be ended from outside."""
 

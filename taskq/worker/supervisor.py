@@ -36,6 +36,7 @@ from taskq.worker.pool import Pool, Reports
 from taskq.worker.prefork import Prefork
 from taskq.worker.relay import unpack_route
 from taskq.worker.solo import Solo
+from taskq.worker.timekeeper import Timekeeper
 
 EXIT_OK = 0
 #: Stopped at once: running tasks were killed and given back.
@@ -147,6 +148,9 @@ class Supervisor:
             if solo
             else options.max_tasks_per_child or settings["worker_max_tasks_per_child"],
             depth=1 if solo else DEPTH,
+        )
+        hands.timekeeper = Timekeeper(
+            self._loop, self._pool, hands.dispatcher, kill_wait=settings["kill_wait"]
         )
         window = options.prefetch or max(1, concurrency * settings["worker_prefetch_multiplier"])
         intake.consume(manifest.queues, window)

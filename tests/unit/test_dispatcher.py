@@ -137,6 +137,7 @@ def test_a_child_that_asks_hears_of_a_refusal_once_all_is_confirmed() -> None:
 
     assert hands.answers == [(1, 9, "no such queue")]
     dispatcher.done(1, job.number, Outcome.FAILURE, 0.1)
+    dispatcher.copied(job.number, None, refused=False)
     assert len(hands.acked) == 1
 
 
@@ -255,6 +256,22 @@ def test_a_stopped_worker_hands_out_nothing() -> None:
 
     assert [first] == hands.running[1]
     assert dispatcher.idle
+
+
+def test_a_job_whose_child_was_ended_for_it_is_timed_out_and_not_crashed() -> None:
+    dispatcher, hands = make()
+    job = dispatcher.receive(delivery(), 0.0)
+
+    dispatcher.doom(job.number, "TimeLimitExceeded: 5 s")
+    crashed = dispatcher.child_died(1, job.number, "signal 15 (SIGTERM)")
+    dispatcher.stored(job.number)
+    dispatcher.copied(job.number, None, refused=False)
+
+    assert [] == crashed
+    assert 0 == job.crashes
+    assert [(job, "FAILURE", "TimeLimitExceeded")] == hands.stores
+    assert [("dead", job)] == hands.copies
+    assert 1 == len(hands.acked)
 
 
 def test_a_child_that_has_had_its_share_retires_with_empty_hands() -> None:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from taskq import TaskQ
+from taskq import SoftTimeLimitExceeded, TaskQ
 
 app = TaskQ("tests")
 
@@ -44,6 +44,13 @@ def record(self: Any, n: int) -> int:
     """Stands in the ledger once for each time that it ran."""
     note(self.request.id, n)
     return n
+
+
+@app.task(bind=True)
+def work(self: Any, seconds: float) -> None:
+    """Stands in the ledger once for each time that it came to its end."""
+    time.sleep(seconds)
+    note(self.request.id, "done")
 
 
 @app.task(bind=True, max_retries=None, default_retry_delay=0)
@@ -98,3 +105,27 @@ def report(self: Any, gate: str) -> str:
     while not Path(gate).exists():
         time.sleep(0.01)
     return "ready"
+
+
+@app.task(bind=True, soft_time_limit=0.3, time_limit=30)
+def tidy(self: Any) -> str:
+    """Sleeps until its soft limit, and ends well."""
+    note(self.request.id, "tidy")
+    try:
+        time.sleep(60)
+    except SoftTimeLimitExceeded:
+        return "tidied up"
+    return "never warned"
+
+
+@app.task(bind=True, time_limit=0.3)
+def deaf(self: Any, hold_lock: bool = False) -> None:
+    """Outlasts its hard limit: in Python, or in C code that never lets the interpreter go."""
+    note(self.request.id, "deaf")
+    if hold_lock:
+        ctypes.PyDLL(None).sleep(600)
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException:
+            continue

@@ -36,6 +36,11 @@ EVENTS: dict[str, tuple[int, str]] = {
         "queue {queue!r} exists with other arguments, used as it is: {reason}",
     ),
     "queue-gone": (_WARNING, "queue {queue!r} was deleted under its consumer; declaring it again"),
+    "tls-unverified": (
+        _WARNING,
+        "the certificate of {server} is not verified: anybody in between may read and change what "
+        "is sent; {remedy}",
+    ),
     "priority-useless": (
         _WARNING,
         "priority given, but quorum queue {queue!r} on RabbitMQ {version} ignores it; set "
@@ -44,6 +49,12 @@ EVENTS: dict[str, tuple[int, str]] = {
     # worker
     "app-broken": (_ERROR, "the app {app} cannot be used: {why}"),
     "worker-ready": (_INFO, "{node} ready"),
+    "worker-reloading": (_INFO, "{node} imports its app afresh"),
+    "worker-reloaded": (
+        _INFO,
+        "{node} has new code, {tasks} tasks; children follow as they end",
+    ),
+    "reload-failed": (_ERROR, "the old code goes on, because the new cannot be used: {why}"),
     "worker-stopping": (_INFO, "{node} stopping: {how}"),
     "worker-stopped": (_INFO, "{node} stopped"),
     "child-started": (_DEBUG, "child {pid} started"),

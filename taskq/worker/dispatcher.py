@@ -141,6 +141,7 @@ class Dispatcher:
     def child_ready(self, child: int) -> None:
         """*child* waits for work."""
         self._children[child].ready = True
+        self._retire_if_spent(child)
         self._hand_out()
 
     def retire(self, child: int) -> None:
@@ -148,6 +149,10 @@ class Dispatcher:
         if child in self._children:
             self._children[child].left = 0
             self._retire_if_spent(child)
+
+    def learn(self, policies: Mapping[str, Policy]) -> None:
+        """From now on these are the tasks and their policies."""
+        self._policies = policies
 
     def child_died(self, child: int, begun: int, how: str) -> list[Job]:
         """*child* is gone, its slate says it had begun job *begun*; returns the jobs lost with it.

@@ -175,6 +175,11 @@ class WorkerHands:
             log.event("result-lost", name=job.name, id=job.id, reason=error)
         self.dispatcher.stored(number)
 
+    def dismiss_clerk(self) -> None:
+        """Let the clerk go when it has answered; the next request has another one."""
+        if self._clerk is not None:
+            self._pool.send(self._clerk, [frames.STOP])
+
     def on_clerk_death(self) -> None:
         """The clerk is gone: another takes its unanswered requests."""
         self._clerk = None

@@ -14,8 +14,8 @@ from taskq.worker.frames import Frame
 class Reports:
     """Where a pool reports to; all on the loop's thread."""
 
-    #: The app is imported: the manifest's mapping.  Comes again after a reload.
-    on_manifest: Callable[[dict[str, object]], None]
+    #: The app is imported: the manifest's mapping, and the children of the code before it.
+    on_manifest: Callable[[dict[str, object], list[int]], None]
     #: The app cannot be imported; the text says why.
     on_broken: Callable[[str], None]
     #: A child said something.
@@ -29,6 +29,9 @@ class Pool(Protocol):
 
     def start(self) -> None:
         """Begin importing the app; `on_manifest` or `on_broken` follows."""
+
+    def reload(self) -> None:
+        """Import the app afresh; `on_manifest` follows.  If it is broken nothing changes."""
 
     def announce(self) -> None:
         """The worker is ready: let the app's hooks know."""

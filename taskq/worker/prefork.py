@@ -8,16 +8,14 @@ from its slate here; what follows from that is the dispatcher's business.
 import os
 import signal
 import socket
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from functools import partial
-
-import msgpack
+from typing import Any
 
 from taskq import clock, log
 from taskq.loop import Loop, Timer
 from taskq.worker import frames, nursery, slate
+from taskq.worker.forker import Forker
 from taskq.worker.frames import Frame, ParentLine
 from taskq.worker.options import WorkerOptions
 from taskq.worker.pool import Reports
@@ -30,6 +28,7 @@ class _Child:
     number: int
     line: ParentLine
     slate: slate.Slate
+    forker: Forker
     pid: int | None = None
     #: Ends it if it does not become ready in time.
     deadline: Timer | None = None
@@ -46,33 +45,28 @@ class Prefork:
         self._pids: dict[int, int] = {}
         self._last = 0
         self._closing = False
-        self._process: subprocess.Popen[bytes] | None = None
-        self._socket: socket.socket | None = None
+        #: The nursery that forks now, and the one that shall take its place.
+        self._forker: Forker | None = None
+        self._successor: Forker | None = None
 
     def start(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        # A fresh interpreter instead of a fork: whatever threads the parent has by now (a name
-        # look-up while reconnecting) are not in it, and neither is yesterday's code.
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "taskq.worker.nursery",
-                str(theirs.fileno()),
-                self._options.to_json(),
-            ],
-            pass_fds=[theirs.fileno(), *log.inherited()],
-            stdin=subprocess.DEVNULL,
+        self._forker = self._start_forker()
+
+    def reload(self) -> None:
+        if self._successor is None:
+            self._successor = self._start_forker()
+
+    def _start_forker(self) -> Forker:
+        return Forker(
+            self._loop, self._options, on_word=self._on_word, on_death=self._on_nursery_death
         )
-        theirs.close()
-        self._socket = ours
-        self._unpacker = frames.unpacker()
-        self._loop.add_handler(ours.fileno(), self._on_nursery, Loop.READ)
 
     def announce(self) -> None:
-        self._request([nursery.ANNOUNCE], [])
+        assert self._forker is not None
+        self._forker.ask([nursery.ANNOUNCE])
 
     def spawn(self, start_timeout: float) -> int:
+        assert self._forker is not None
         self._last += 1
         number = self._last
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -83,12 +77,12 @@ class Prefork:
             on_frame=partial(self._on_frame, number),
             on_end=partial(self._on_silence, number),
         )
-        child = _Child(number, line, slate.Slate(descriptor))
+        child = _Child(number, line, slate.Slate(descriptor), self._forker)
         child.deadline = self._loop.call_later(
             start_timeout, partial(self._on_late_start, number, start_timeout)
         )
         self._children[number] = child
-        self._request([nursery.FORK, number], [theirs.fileno(), descriptor])
+        self._forker.ask([nursery.FORK, number], [theirs.fileno(), descriptor])
         theirs.close()
         os.close(descriptor)
         return number
@@ -146,65 +140,53 @@ class Prefork:
         while self._children and clock.monotonic() < deadline:
             self._loop.turn(0.1)
         self.kill_all()
-        self._end_nursery()
+        for forker in {self._forker, self._successor, *(c.forker for c in self._children.values())}:
+            if forker is not None:
+                forker.close()
 
     # -- the nursery -------------------------------------------------------------------------
 
-    def _on_nursery(self, _fd: int, _events: int) -> None:
-        assert self._socket is not None
-        try:
-            data = self._socket.recv(65536)
-        except OSError:
-            data = b""
-        if not data:
-            self._on_nursery_death()
-            return
-        self._unpacker.feed(data)
-        for word, *rest in self._unpacker:
-            if word == nursery.BORN:
-                self._on_birth(*rest)
-            elif word == nursery.DIED:
-                self._on_exit(*rest)
-            elif word == nursery.MANIFEST:
-                self._reports.on_manifest(rest[0])
-            elif word == nursery.BROKEN:
-                self._reports.on_broken(rest[0])
+    def _on_word(self, forker: Forker, word: int, rest: list[Any]) -> None:
+        if word == nursery.BORN:
+            self._on_birth(*rest)
+        elif word == nursery.DIED:
+            self._on_exit(*rest)
+        elif word == nursery.MANIFEST:
+            self._on_manifest(forker, rest[0])
+        elif word == nursery.BROKEN and forker is self._successor:
+            self._successor = None
+            forker.let_go()
+            log.event("reload-failed", why=rest[0])
+        elif word == nursery.BROKEN:
+            self._reports.on_broken(rest[0])
 
-    def _on_nursery_death(self) -> None:
-        status = self._end_nursery()
+    def _on_manifest(self, forker: Forker, manifest: dict[str, object]) -> None:
+        old: list[int] = []
+        if forker is self._successor:
+            self._successor = None
+            retiring, self._forker = self._forker, forker
+            old = list(self._children)
+            if retiring is not None and not old:
+                retiring.let_go()
+        self._reports.on_manifest(manifest, old)
+
+    def _on_nursery_death(self, forker: Forker, status: int) -> None:
         if self._closing:
             return
+        if forker is self._successor:
+            self._successor = None
+            log.event("reload-failed", why=f"its process died: {describe_exit(status)}")
+            return
         log.event("nursery-died", how=describe_exit(status))
-        orphans = list(self._children.values())
+        orphans = [child for child in self._children.values() if child.forker is forker]
         # First the new one: the children that the dead ones are replaced by are asked of it.
-        self.start()
+        if forker is self._forker:
+            self.start()
         for child in orphans:
             if child.pid is not None:
                 # The kernel does so too, where it can (nursery.die_with_parent).
                 _signal(child.pid, signal.SIGKILL)
             self._bury(child, "killed with the process that forked it")
-
-    def _request(self, words: list[int], descriptors: list[int]) -> None:
-        try:
-            if self._socket is not None:
-                socket.send_fds(self._socket, [msgpack.packb(words)], descriptors)
-        except OSError:
-            pass  # the nursery is gone; that is noticed by the end of file on its socket
-
-    def _end_nursery(self) -> int:
-        if self._socket is not None:
-            self._loop.remove_handler(self._socket.fileno())
-            self._socket.close()
-            self._socket = None
-        if self._process is None:
-            return 0
-        try:
-            code = self._process.wait(timeout=5.0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
-        self._process = None
-        return -code if code < 0 else code << 8
 
     # -- the children ------------------------------------------------------------------------
 
@@ -250,6 +232,8 @@ class Prefork:
         if child.pid is not None:
             self._pids.pop(child.pid, None)
         del self._children[child.number]
+        if child.forker not in (self._forker, *(other.forker for other in self._children.values())):
+            child.forker.let_go()  # a reload has replaced it, and this was its last child
         self._reports.on_death(child.number, begun, how)
 
 

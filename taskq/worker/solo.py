@@ -6,7 +6,7 @@ answers no heartbeat (so it asks for none) and hears no signal until the task ha
 
 from typing import Any
 
-from taskq import hooks
+from taskq import hooks, log
 from taskq.locate import find_app
 from taskq.loop import Loop
 from taskq.worker import clerk, frames, slate
@@ -62,7 +62,10 @@ class Solo:
         except (Exception, SystemExit) as error:
             self._reports.on_broken(explain(error))
         else:
-            self._reports.on_manifest(manifest.pack())
+            self._reports.on_manifest(manifest.pack(), [])
+
+    def reload(self) -> None:
+        log.event("reload-failed", why="a solo worker has its app in its own process: restart it")
 
     def announce(self) -> None:
         hooks.worker_ready.send(node=self._options.name)

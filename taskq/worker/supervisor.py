@@ -8,7 +8,8 @@ never opens a body, and never talks to a result store.
 
     boot ──> running ──TERM, INT──> stopping (warm) ──all done──> exit 0
       │         │                        │
-      │         └──QUIT──────────────────┴──second signal──> cold: kill, give back, exit
+      │         ├──QUIT──────────────────┴──second signal──> cold: kill, give back, exit 1
+      │         └──HUP──> the app imported afresh, children replaced as they finish
       └── the app cannot be imported: exit 3
 """
 
@@ -95,6 +96,7 @@ class Supervisor:
         """Work until told to stop; returns the exit code."""
         self._loop.on_signal(signal.SIGTERM, partial(self._stop, "SIGTERM"))
         self._loop.on_signal(signal.SIGINT, partial(self._stop, "SIGINT"))
+        self._loop.on_signal(signal.SIGHUP, self._reload)
         self._loop.on_signal(signal.SIGQUIT, partial(self._stop_cold, "SIGQUIT"))
         self._pool.start()
         while self._exit is None:
@@ -110,9 +112,26 @@ class Supervisor:
         log.event("app-broken", app=self._options.app or "(looked for)", why=why)
         self._exit = EXIT_BROKEN
 
-    def _on_manifest(self, packed: dict[str, object]) -> None:
-        if self._parts is None:  # else a new nursery takes the place of one that died
-            self._parts = self._open(Manifest.unpack(packed))
+    def _reload(self) -> None:
+        if not self._stopping:
+            log.event("worker-reloading", node=self._options.name)
+            self._pool.reload()
+
+    def _on_manifest(self, packed: dict[str, object], old: list[int]) -> None:
+        """The app is there: at the start, after a reload, or in the place of a dead nursery."""
+        manifest = Manifest.unpack(packed)
+        if self._parts is None:
+            self._parts = self._open(manifest)
+        else:
+            self._parts.dispatcher.learn(manifest.policies)
+        if old:
+            log.event("worker-reloaded", node=self._options.name, tasks=len(manifest.policies))
+            self._pool.announce()
+        for child in old:
+            if self._parts.hands.is_clerk(child):
+                self._parts.hands.dismiss_clerk()
+            else:
+                self._parts.dispatcher.retire(child)
         self._grow()
 
     def _open(self, manifest: Manifest) -> _Parts:
@@ -322,6 +341,11 @@ class Supervisor:
         if self._parts is not None:
             self._parts.dispatcher.stop()
             self._parts.intake.pause()
+            timeout = self._parts.manifest.settings["worker_shutdown_timeout"]
+            if timeout is not None:
+                self._loop.call_later(
+                    timeout, partial(self._stop_cold, f"worker_shutdown_timeout ({timeout:g}s)")
+                )
 
     def _stop_cold(self, why: str) -> None:
         self._stopping = True

@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 import click
 
+from taskq.cli.healthcheck import healthcheck
 from taskq.cli.worker import worker
 from taskq.errors import ConfigurationError, TaskqError
 
@@ -19,6 +20,7 @@ def cli() -> None:
 
 
 cli.add_command(worker)
+cli.add_command(healthcheck)
 
 
 def main() -> None:

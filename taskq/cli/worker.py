@@ -30,6 +30,9 @@ _LEVELS = ("debug", "info", "warning", "error", "critical")
 @click.option("--prefetch", type=click.IntRange(1, 65535), help="Messages held of each queue.")
 @click.option("--max-tasks-per-child", type=click.IntRange(1))
 @click.option("--max-memory-per-child", type=click.IntRange(1), help="KiB of resident memory.")
+@click.option(
+    "--ready-file", type=click.Path(dir_okay=False), help="There while the worker is well."
+)
 def worker(
     app: str | None,
     queues: str,
@@ -42,6 +45,7 @@ def worker(
     prefetch: int | None,
     max_tasks_per_child: int | None,
     max_memory_per_child: int | None,
+    ready_file: str | None,
 ) -> None:
     """Run tasks until TERM or INT; a second signal stops at once."""
     options = WorkerOptions(
@@ -54,6 +58,7 @@ def worker(
         prefetch=prefetch,
         max_tasks_per_child=max_tasks_per_child,
         max_memory_per_child=max_memory_per_child,
+        ready_file=ready_file and os.path.abspath(ready_file),
         loglevel=loglevel,
         logfile=logfile and os.path.abspath(logfile),
         log_style=log_style,

@@ -20,6 +20,8 @@ class WorkerOptions:
     max_tasks_per_child: int | None = None
     #: KiB of resident memory.
     max_memory_per_child: int | None = None
+    #: Kept up to date while the worker works; see `health`.
+    ready_file: str | None = None
     loglevel: str = "info"
     logfile: str | None = None
     log_style: Literal["plain", "json"] = "plain"

@@ -69,5 +69,8 @@ class Pool(Protocol):
     def memory(self, child: int) -> int:
         """KiB of resident memory of *child*; 0 where that cannot be known."""
 
+    def reap_strangers(self) -> None:
+        """Reap ended processes that are this one's children without being the pool's own."""
+
     def close(self, timeout: float) -> None:
         """Let the children go (they finish what is in hand), wait at most *timeout* seconds."""

@@ -132,6 +132,23 @@ class Prefork:
         except (OSError, IndexError):  # it ended, or there is no /proc
             return 0
 
+    def reap_strangers(self) -> None:
+        ours = {forker.pid for forker in self._forkers()}
+        while True:
+            # Looked at before it is taken: a nursery's end is for its Forker to hear of.
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if ended is None or ended.si_pid in ours:
+                return
+            os.waitpid(ended.si_pid, 0)
+
+    def _forkers(self) -> set[Forker]:
+        """The nurseries that are there: the serving one, one to come, and retiring ones."""
+        retiring = (child.forker for child in self._children.values())
+        return {each for each in (self._forker, self._successor, *retiring) if each is not None}
+
     def close(self, timeout: float) -> None:
         self._closing = True
         for child in self._children.values():
@@ -140,9 +157,8 @@ class Prefork:
         while self._children and clock.monotonic() < deadline:
             self._loop.turn(0.1)
         self.kill_all()
-        for forker in {self._forker, self._successor, *(c.forker for c in self._children.values())}:
-            if forker is not None:
-                forker.close()
+        for forker in self._forkers():
+            forker.close()
 
     # -- the nursery -------------------------------------------------------------------------
 

@@ -117,6 +117,9 @@ class Solo:
     def memory(self, child: int) -> int:
         return 0
 
+    def reap_strangers(self) -> None:
+        """A task of this process may wait for its own children: leave them alone."""
+
     def close(self, timeout: float) -> None:
         hooks.worker_shutdown.send(node=self._options.name)
         self._lines.clear()

@@ -30,6 +30,7 @@ from taskq.worker import banner, frames
 from taskq.worker.dispatcher import DEPTH, Dispatcher
 from taskq.worker.frames import Frame
 from taskq.worker.hands import WorkerHands
+from taskq.worker.health import ReadyFile
 from taskq.worker.manifest import Manifest
 from taskq.worker.options import WorkerOptions
 from taskq.worker.outcome import Outcome
@@ -87,6 +88,11 @@ class Supervisor:
         self._paused: set[int] = set()
         #: Children in a row that died before they were ready.
         self._stillborn = 0
+        self._ready_file = (
+            ReadyFile(self._loop, options.ready_file, self._options.name)
+            if options.ready_file
+            else None
+        )
         self._consuming = False
         self._announced = False
         self._stopping = False
@@ -98,6 +104,8 @@ class Supervisor:
         self._loop.on_signal(signal.SIGINT, partial(self._stop, "SIGINT"))
         self._loop.on_signal(signal.SIGHUP, self._reload)
         self._loop.on_signal(signal.SIGQUIT, partial(self._stop_cold, "SIGQUIT"))
+        if os.getpid() == 1:
+            self._loop.on_signal(signal.SIGCHLD, self._pool.reap_strangers)
         self._pool.start()
         while self._exit is None:
             self._loop.turn()
@@ -196,6 +204,8 @@ class Supervisor:
             self._announced = True
             log.event("worker-ready", node=self._options.name)
             self._pool.announce()
+        if self._announced and self._ready_file is not None and not self._stopping:
+            self._ready_file.update(consuming=self._consuming)
 
     # -- what the broker says ----------------------------------------------------------------
 
@@ -208,6 +218,7 @@ class Supervisor:
     def _on_lost(self, _reason: str) -> None:
         assert self._parts is not None
         self._consuming = False
+        self._announce()
         self._parts.dispatcher.lose_deliveries()
 
     # -- what children say -------------------------------------------------------------------
@@ -335,6 +346,8 @@ class Supervisor:
             self._stop_cold(f"second signal, {signal_name}")
             return
         self._stopping = True
+        if self._ready_file is not None:
+            self._ready_file.remove()
         log.event(
             "worker-stopping", node=self._options.name, how=f"{signal_name}, finishing what runs"
         )
@@ -360,6 +373,8 @@ class Supervisor:
 
         Closing the intake gives back what was never begun, and an ack must not overtake a confirm.
         """
+        if self._ready_file is not None:
+            self._ready_file.remove()
         self._pool.close(0.0 if self._exit == EXIT_COLD else 5.0)
         if self._parts is not None:
             self._parts.outlet.close()

@@ -150,7 +150,7 @@ class Supervisor:
         heartbeat = 0.0 if solo else manifest.broker.heartbeat
         broker = open_broker(replace(manifest.broker, name=options.name, heartbeat=heartbeat))
         banner.show(options, manifest, concurrency, broker.url)
-        outlet = broker.outlet(self._loop)
+        outlet = broker.outlet(self._loop, on_blocked=self._on_blocked)
         intake = broker.intake(
             self._loop,
             on_delivery=self._on_delivery,
@@ -214,6 +214,13 @@ class Supervisor:
         job = self._parts.dispatcher.receive(delivery, clock.wall())
         if log.audible("task-received") and job.headers is not None:
             log.event("task-received", name=job.name, id=job.id, queue=delivery.queue)
+
+    def _on_blocked(self, blocked: bool) -> None:
+        assert self._parts is not None
+        if blocked:
+            self._parts.dispatcher.blocked = True
+        else:
+            self._parts.dispatcher.unblock()
 
     def _on_lost(self, _reason: str) -> None:
         assert self._parts is not None

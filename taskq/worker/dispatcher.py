@@ -63,6 +63,9 @@ class Hands(Protocol):
     def answer(self, child: int, ticket: int, refusal: str | None) -> None:
         """Tell *child* that its messages are confirmed, or why not."""
 
+    def take_more(self, more: bool) -> None:
+        """Consume from the queues, or stop it for now; what is on its way may still arrive."""
+
     def wake(self, at: float) -> None:
         """Call `tick` at the moment *at*, seconds since the epoch."""
 
@@ -91,6 +94,7 @@ class Dispatcher:
         max_deliveries: int = 50,
         max_tasks_per_child: int | None = None,
         depth: int = DEPTH,
+        max_held: float = math.inf,
     ) -> None:
         self.ledger = Ledger()
         self.stopping = False
@@ -102,6 +106,9 @@ class Dispatcher:
         self._max_deliveries = max_deliveries
         self._max_tasks = max_tasks_per_child or math.inf
         self._depth = depth
+        #: Bytes of bodies above which no more deliveries are wanted, until half of it is gone.
+        self._max_held = max_held
+        self._full = False
         self._children: dict[int, _Child] = {}
         self._waiting: deque[Job] = deque()
         self._held: list[tuple[float, Job]] = []
@@ -117,16 +124,18 @@ class Dispatcher:
         except MessageMalformed as error:
             job = self.ledger.open(delivery, None, _DEFAULT)
             self._end_here(job, Outcome.MALFORMED, error.reason, "InvalidTaskError")
+            self._stop_if_full()
             return job
         job = self.ledger.open(delivery, headers, self._policies.get(headers.task, _DEFAULT))
         self._admit(job, now)
+        self._stop_if_full()
         return job
 
     def lose_deliveries(self) -> None:
         """The channel is gone: forget what waits, and let what runs end unsettled."""
         for job in self.ledger:
             if job.phase is Phase.WAITING and not job.settled:
-                self.ledger.close(job)
+                self._close(job)
             job.settled = True
         # What was acked early and came back from a dead child exists nowhere else.
         self._waiting = deque(job for job in self._waiting if self.ledger.get(job.number))
@@ -169,7 +178,7 @@ class Dispatcher:
             if job.number <= begun:
                 lost.append(job)
             elif job.stale:
-                self.ledger.close(job)
+                self._close(job)
             else:
                 job.phase = Phase.WAITING
                 self._waiting.appendleft(job)
@@ -305,9 +314,9 @@ class Dispatcher:
         """How many children are known."""
         return len(self._children)
 
-    def hands_empty(self, child: int) -> bool:
-        """Whether *child* holds no job."""
-        return child not in self._children or not self._children[child].jobs
+    def numbers(self) -> list[int]:
+        """The children that are known."""
+        return list(self._children)
 
     def was_ready(self, child: int) -> bool | None:
         """Whether *child* has waited for work; None if it was let go."""
@@ -395,7 +404,7 @@ class Dispatcher:
             Outcome.LOST, job.policy, crashes=job.crashes, max_crashes=self._max_crashes
         )
         if job.stale:
-            self.ledger.close(job)
+            self._close(job)
         elif verdict is Settlement.RUN_AGAIN:
             job.outcome = Outcome.LOST
             job.phase = Phase.ENDING
@@ -408,7 +417,7 @@ class Dispatcher:
     def _time_out(self, job: Job) -> None:
         assert job.doom is not None
         if job.stale:
-            self.ledger.close(job)
+            self._close(job)
         else:
             self._end_here(job, Outcome.TIMEOUT, job.doom, "TimeLimitExceeded")
 
@@ -444,7 +453,7 @@ class Dispatcher:
     def _settle(self, job: Job, settlement: Settlement) -> None:
         copying = job.phase is Phase.COPYING
         if job.stale:
-            self.ledger.close(job)
+            self._close(job)
             return
         match settlement:
             case Settlement.DEAD_LETTER if not copying:
@@ -457,7 +466,18 @@ class Dispatcher:
                 self._reject(job, requeue=True)
             case _:
                 self._ack(job)
-                self.ledger.close(job)
+                self._close(job)
+
+    def _stop_if_full(self) -> None:
+        if not self._full and self.ledger.size > self._max_held:
+            self._full = True
+            self._hands.take_more(False)
+
+    def _close(self, job: Job) -> None:
+        self.ledger.close(job)
+        if self._full and not self.stopping and self.ledger.size <= self._max_held / 2:
+            self._full = False
+            self._hands.take_more(True)
 
     def _ack(self, job: Job) -> None:
         if not job.settled:
@@ -468,7 +488,7 @@ class Dispatcher:
         if not job.settled:
             job.settled = True
             self._hands.reject(job.delivery, requeue=requeue)
-        self.ledger.close(job)
+        self._close(job)
 
     def _answer(self, job: Job, child: int, ticket: int) -> None:
         # Once told, the job fails of it by itself; only a later refusal is the parent's to mend.

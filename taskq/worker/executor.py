@@ -78,7 +78,8 @@ class Executor:
         #: The moment from which `warn` strikes; None outside of tasks with a soft time limit.
         self._warn_after: float | None = None
         self._shown = reprlib.Repr()
-        self._shown.maxother = self._shown.maxstring = app.conf.repr_max_length
+        self._longest = app.conf.repr_max_length
+        self._shown.maxother = self._shown.maxstring = self._longest
 
     def run(self, frame: Frame) -> tuple[str, float, dict[str, Any]]:
         """Run the job in *frame*; outcome word, seconds in the task's function, and details."""
@@ -119,7 +120,7 @@ class Executor:
         self._relay.job = 0
         detail: dict[str, Any] = {}
         if ending.outcome is not Outcome.SUCCESS:
-            detail = {"reason": ending.reason, "evidence": ending.evidence}
+            detail = {"reason": self._brief(ending.reason), "evidence": ending.evidence}
         return ending.outcome.value, runtime, detail
 
     # -- before ------------------------------------------------------------------------------
@@ -273,25 +274,42 @@ class Executor:
         match ending.outcome:
             case Outcome.SUCCESS:
                 if log.audible("task-succeeded"):
-                    shown = self._shown.repr(ending.value)
+                    shown = self._brief(self._shown.repr(ending.value))
                     log.event("task-succeeded", **who, runtime=runtime, result=shown)
             case Outcome.FAILURE if isinstance(ending.value, tuple(task.throws)):
-                log.event("task-failed-expected", **who, exception=repr(ending.value))
+                shown = self._brief(repr(ending.value))
+                log.event("task-failed-expected", **who, exception=shown)
             case Outcome.FAILURE:
                 log.event(
                     "task-failed",
                     **who,
-                    exception=repr(ending.value),
-                    traceback=(ending.traceback or "").rstrip(),
+                    exception=self._brief(repr(ending.value)),
+                    traceback=self._brief_traceback(ending),
                 )
             case Outcome.RETRY:
-                log.event("task-retried", **who, delay=ending.value.when, reason=ending.reason)
+                reason = self._brief(ending.reason)
+                log.event("task-retried", **who, delay=ending.value.when, reason=reason)
             case Outcome.IGNORE:
                 log.event("task-ignored", **who)
             case Outcome.REJECT | Outcome.REJECT_REQUEUE:
-                log.event("task-rejected", **who, reason=ending.reason)
+                log.event("task-rejected", **who, reason=self._brief(ending.reason))
             case Outcome.REVOKED:
                 log.event("task-revoked", **who, reason=ending.reason)
+
+    def _brief(self, text: str) -> str:
+        """*text* for the log, which may quote an argument: as much as `repr_max_length` allows."""
+        return text if len(text) <= self._longest else f"{text[: self._longest]}..."
+
+    def _brief_traceback(self, ending: _Ending) -> str:
+        text = (ending.traceback or "").rstrip()
+        error: object = ending.value
+        for _ in range(_CAUSES):
+            if not isinstance(error, BaseException):
+                break
+            said = str(error)
+            text = text.replace(said, self._brief(said)) if len(said) > self._longest else text
+            error = error.__cause__ or error.__context__
+        return text
 
 
 def _failure(error: BaseException) -> _Ending:

@@ -3,6 +3,7 @@
 One part of the parent; the supervisor makes it once broker and pool are there.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -37,6 +38,7 @@ class WorkerHands:
         pool: Pool,
         intake: Intake,
         outlet: Outlet,
+        queues: Sequence[Queue],
         *,
         node: str,
         dead_letter_ttl: float,
@@ -46,6 +48,7 @@ class WorkerHands:
         self._pool = pool
         self._intake = intake
         self._outlet = outlet
+        self._queues = queues
         self._node = node
         self._start_timeout = child_start_timeout
         self._lifetime_ms = str(int(dead_letter_ttl * 1000))
@@ -84,6 +87,15 @@ class WorkerHands:
 
     def reject(self, delivery: Delivery, *, requeue: bool) -> None:
         self._intake.reject(delivery, requeue=requeue)
+
+    def take_more(self, more: bool) -> None:
+        if more:
+            log.event("intake-resumed")
+            for queue in self._queues:
+                self._intake.add(queue)
+        else:
+            log.event("intake-paused", held=self.dispatcher.ledger.size)
+            self._intake.pause()
 
     def wake(self, at: float) -> None:
         self._loop.call_later(

@@ -94,6 +94,8 @@ class Ledger:
     def __init__(self) -> None:
         self._jobs: dict[int, Job] = {}
         self._last = 0
+        #: The size of all bodies held, in bytes.
+        self.size = 0
 
     def open(self, delivery: Delivery, headers: TaskHeaders | None, policy: Policy) -> Job:
         """Enter a new job."""
@@ -101,6 +103,7 @@ class Ledger:
         job = Job(self._last, delivery, headers, policy)
         job.crashes = headers.crashes if headers is not None else 0
         self._jobs[job.number] = job
+        self.size += len(delivery.message.body)
         return job
 
     def get(self, number: int) -> Job | None:
@@ -109,7 +112,8 @@ class Ledger:
 
     def close(self, job: Job) -> None:
         """Forget *job*."""
-        self._jobs.pop(job.number, None)
+        if self._jobs.pop(job.number, None) is not None:
+            self.size -= len(job.delivery.message.body)
 
     def __iter__(self) -> Iterator[Job]:
         return iter(list(self._jobs.values()))

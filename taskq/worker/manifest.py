@@ -43,6 +43,7 @@ class Manifest:
 WORKER_SETTINGS: Sequence[str] = (
     "worker_concurrency",
     "worker_prefetch_multiplier",
+    "worker_max_held_bytes",
     "worker_max_tasks_per_child",
     "worker_max_memory_per_child",
     "worker_child_start_timeout",

@@ -6,7 +6,8 @@ keeps replacing a child safe and quick.  Its socket to the parent carries msgpac
 
     parent to nursery    FORK child-number    (with two descriptors: the child's socket, its slate)
                          ANNOUNCE             (the worker is ready: tell the app's hooks)
-    nursery to parent    MANIFEST mapping | BROKEN text | BORN child-number pid | DIED pid status
+    nursery to parent    MANIFEST mapping | BROKEN text
+                         BORN child-number pid | DIED pid status peak-KiB
 
 End of file on that socket means: go.
 """
@@ -153,12 +154,14 @@ class Nursery:
     def _reap(self) -> None:
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
-            self._say(DIED, pid, status)
+            # Linux counts ru_maxrss in KiB, macOS in bytes.
+            peak = usage.ru_maxrss // (1024 if sys.platform == "darwin" else 1)
+            self._say(DIED, pid, status, peak)
 
 
 def die_with_parent(parent: int) -> None:

@@ -57,8 +57,8 @@ class Pool(Protocol):
     def terminate(self, child: int) -> None:
         """Ask *child* and all it started to end: SIGTERM."""
 
-    def kill(self, child: int) -> None:
-        """End *child* and all it started, at once."""
+    def kill(self, child: int, why: str = "") -> None:
+        """End *child* and all it started, at once; *why* becomes part of how it died."""
 
     def kill_all(self) -> None:
         """End every child at once."""

@@ -15,6 +15,7 @@ from typing import Any
 from taskq import clock, log
 from taskq.loop import Loop, Timer
 from taskq.worker import frames, nursery, slate
+from taskq.worker.death import OomKills, describe_death, describe_exit
 from taskq.worker.forker import Forker
 from taskq.worker.frames import Frame, ParentLine
 from taskq.worker.options import WorkerOptions
@@ -30,6 +31,8 @@ class _Child:
     slate: slate.Slate
     forker: Forker
     pid: int | None = None
+    #: Why it is being killed, if it is.
+    why: str = ""
     #: Ends it if it does not become ready in time.
     deadline: Timer | None = None
 
@@ -45,6 +48,7 @@ class Prefork:
         self._pids: dict[int, int] = {}
         self._last = 0
         self._closing = False
+        self._oom_kills = OomKills()
         #: The nursery that forks now, and the one that shall take its place.
         self._forker: Forker | None = None
         self._successor: Forker | None = None
@@ -111,10 +115,11 @@ class Prefork:
         if pid is not None:
             _signal(pid, signal.SIGTERM)
 
-    def kill(self, child: int) -> None:
-        pid = self.pid(child)
-        if pid is not None:
-            _signal(pid, signal.SIGKILL)
+    def kill(self, child: int, why: str = "") -> None:
+        known = self._children.get(child)
+        if known is not None and known.pid is not None:
+            known.why = known.why or why
+            _signal(known.pid, signal.SIGKILL)
 
     def kill_all(self) -> None:
         for child in list(self._children):
@@ -232,11 +237,20 @@ class Prefork:
             log.event("child-late", pid=child.pid, seconds=start_timeout)
             _signal(child.pid, signal.SIGKILL)
 
-    def _on_exit(self, pid: int, status: int) -> None:
+    def _on_exit(self, pid: int, status: int, peak: int) -> None:
         number = self._pids.pop(pid, None)
         child = self._children.get(number) if number is not None else None
-        if child is not None:
-            self._bury(child, describe_exit(status))
+        if child is None:
+            return
+        _job, state, since = child.slate.read()
+        how = describe_death(
+            status,
+            why=child.why,
+            ran=clock.monotonic() - since if state == slate.IN_USER_CODE else None,
+            peak=peak,
+            oom_kills=self._oom_kills.since_last(),
+        )
+        self._bury(child, how)
 
     def _bury(self, child: _Child, how: str) -> None:
         # What it had said before it died still counts.
@@ -251,17 +265,6 @@ class Prefork:
         if child.forker not in (self._forker, *(other.forker for other in self._children.values())):
             child.forker.let_go()  # a reload has replaced it, and this was its last child
         self._reports.on_death(child.number, begun, how)
-
-
-def describe_exit(status: int) -> str:
-    """The wait *status* of a process in words: `exit code 3`, `signal 9 (SIGKILL)`."""
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        try:
-            return f"signal {number} ({signal.Signals(number).name})"
-        except ValueError:
-            return f"signal {number}"
-    return f"exit code {os.waitstatus_to_exitcode(status)}"
 
 
 def _signal(pid: int, number: signal.Signals, *, group: bool = True) -> None:

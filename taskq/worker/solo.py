@@ -105,7 +105,7 @@ class Solo:
     def terminate(self, child: int) -> None:
         """As `kill`."""
 
-    def kill(self, child: int) -> None:
+    def kill(self, child: int, why: str = "") -> None:
         """A task in this process cannot be ended from outside."""
 
     def kill_all(self) -> None:

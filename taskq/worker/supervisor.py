@@ -50,6 +50,10 @@ EXIT_BROKEN = 3
 _TALKATIVE = 2000
 #: Besides one for each place, so many children in a row may die before they are ready.
 _STILLBIRTHS = 5
+#: A child that has so many times max_memory_per_child while its task runs is killed.
+_TOO_MUCH = 1.5
+#: Seconds between two looks at that.
+_WEIGHING = 1.0
 #: Unpacked routes kept; more than this many different ones are unpacked again.
 _ROUTES = 10_000
 
@@ -130,6 +134,7 @@ class Supervisor:
         manifest = Manifest.unpack(packed)
         if self._parts is None:
             self._parts = self._open(manifest)
+            self._weigh()
         else:
             self._parts.dispatcher.learn(manifest.policies)
         if old:
@@ -162,6 +167,7 @@ class Supervisor:
             self._pool,
             intake,
             outlet,
+            manifest.queues,
             node=options.name,
             dead_letter_ttl=settings["dead_letter_ttl"],
             child_start_timeout=settings["worker_child_start_timeout"],
@@ -175,6 +181,7 @@ class Supervisor:
             if solo
             else options.max_tasks_per_child or settings["worker_max_tasks_per_child"],
             depth=1 if solo else DEPTH,
+            max_held=settings["worker_max_held_bytes"],
         )
         hands.timekeeper = Timekeeper(
             self._loop, self._pool, hands.dispatcher, kill_wait=settings["kill_wait"]
@@ -185,6 +192,16 @@ class Supervisor:
         return _Parts(
             manifest, broker, intake, outlet, hands, hands.dispatcher, concurrency, max_memory
         )
+
+    def _weigh(self) -> None:
+        """End children that a running task has blown up far beyond their limit."""
+        parts = self._parts
+        if parts is None or parts.max_memory is None:
+            return
+        for child in parts.dispatcher.numbers():
+            if self._pool.memory(child) > _TOO_MUCH * parts.max_memory:
+                self._pool.kill(child, f"over {_TOO_MUCH:g} times max_memory_per_child")
+        self._loop.call_later(_WEIGHING, self._weigh)
 
     def _grow(self) -> None:
         """Spawn until there are as many children as wanted."""

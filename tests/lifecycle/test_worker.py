@@ -268,3 +268,20 @@ def test_a_child_that_has_grown_too_large_is_replaced(
     assert 3 == result.get(timeout=30)
     worker.wait_for("child-retired")
     assert worker.is_running
+
+
+def test_a_task_that_blows_up_its_child_is_ended_while_it_runs_and_says_why(
+    site: Site, worker_process: StartWorker, ledger: Ledger
+) -> None:
+    start(site, worker_process, "--max-memory-per-child", str(100 * 1024))
+
+    swollen = site.app().send_task("tasks.swell", args=(200,), queue="q1")
+    with pytest.raises(WorkerLostError, match="max_memory_per_child"):
+        swollen.get(timeout=60)
+
+    (dead,) = site.take("q1.dead", 1)
+    letter = read_dead(dead.headers)
+    assert letter is not None
+    assert "peak memory" in letter.reason
+    assert "into the task" in letter.reason
+    assert_conserved([swollen.id], ledger, dead=[dead.headers["id"]])

@@ -144,3 +144,12 @@ def orphan(self: Any) -> int:
         os._exit(0)
     os.waitpid(parent, 0)
     return int(os.read(reading, 20))
+
+
+@app.task(bind=True)
+def swell(self: Any, mebibytes: int) -> None:
+    """Takes memory and sleeps on it."""
+    note(self.request.id, "swell")
+    hoard = bytearray(mebibytes * 1024 * 1024)
+    hoard[::4096] = b"x" * len(hoard[::4096])
+    time.sleep(600)

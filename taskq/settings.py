@@ -124,6 +124,7 @@ _INSTEAD = {
     "broker_read_url": "use broker_url",
     "broker_write_url": "use broker_url",
     "database_url": "use result_backend='db+<url>'",
+    "redis_backend_use_ssl": "use result_backend='rediss://...?ssl_ca_certs=...'",
     "redis_host": "use result_backend='redis://...'",
     "task_acks_on_failure": "use task_acks_on_failure_or_timeout",
     "task_acks_on_timeout": "use task_acks_on_failure_or_timeout",
@@ -233,7 +234,7 @@ class Settings(BaseModel):
     broker_connection_timeout: Seconds = 5.0
     broker_heartbeat: Seconds = 30.0
     broker_blocked_timeout: Seconds = 30.0
-    #: True, or a mapping with `ca_certs`, `certfile`, `keyfile`, `cert_reqs`.
+    #: True, or a mapping with `ca_certs`, `certfile`, `keyfile`, `cert_reqs`, `server_hostname`.
     broker_use_ssl: bool | dict[str, Any] = False
     declare_timeout: Seconds = 10.0
     publish_timeout: Seconds = 10.0
@@ -282,6 +283,8 @@ class Settings(BaseModel):
     #: Run a task again when its process died (unlike Celery, by default), up to `max_crashes`.
     task_reject_on_worker_lost: bool = True
     max_crashes: PositiveInt = 3
+    #: RabbitMQ's consumer_timeout: what runs for half of it is claimed anew, and does not run twice.
+    broker_consumer_timeout: Seconds = 1800.0
     #: A message that the broker has delivered this often is dead-lettered.
     max_deliveries: PositiveInt = 50
     task_ignore_result: bool = False

@@ -7,6 +7,10 @@ import re
 from collections.abc import Sequence
 
 _SECRET = re.compile(r"(?<=://)([^/@\s]*?):([^/\s]*)@")
+#: Drivers of stores also take it behind the question mark: `?password=...`, `&ssl_password=...`.
+_PARAMETER = re.compile(
+    r"([?&]\w*(?:password|passwd|pwd|secret|token)\w*=)[^&#\s'\"]+", re.IGNORECASE
+)
 
 
 def masked(text: str) -> str:
@@ -14,7 +18,7 @@ def masked(text: str) -> str:
 
     Works on whole sentences too, so that a driver's error message can be passed through it.
     """
-    return _SECRET.sub(r"\1:***@", text)
+    return _PARAMETER.sub(r"\1***", _SECRET.sub(r"\1:***@", text))
 
 
 def scheme(url: str) -> str:

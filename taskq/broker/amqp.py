@@ -14,7 +14,7 @@ from pika.exceptions import ChannelClosedByBroker
 from taskq.broker import fastpath
 from taskq.broker.amqp_intake import AmqpIntake, AmqpReplies
 from taskq.broker.amqp_outlet import AmqpOutlet
-from taskq.broker.base import BrokerOptions, Delivery, Queue
+from taskq.broker.base import BrokerOptions, Delivery, Queue, unheard
 from taskq.broker.connection import NOT_FOUND, Link, parameters, why
 from taskq.errors import BrokerUnavailable
 from taskq.loop import Loop
@@ -26,6 +26,7 @@ class AmqpBroker:
     """One RabbitMQ, or the nodes of a fail-over list."""
 
     needs_loop = True
+    takes_back = True
 
     def __init__(self, options: BrokerOptions) -> None:
         fastpath.require_known_pika()
@@ -37,9 +38,11 @@ class AmqpBroker:
     def url(self) -> str:
         return ";".join(masked(url) for url in self._options.urls)
 
-    def outlet(self, loop: Loop | None) -> AmqpOutlet:
+    def outlet(
+        self, loop: Loop | None, *, on_blocked: Callable[[bool], None] = unheard
+    ) -> AmqpOutlet:
         assert loop is not None, "an outlet to RabbitMQ needs a loop"
-        return AmqpOutlet(loop, self._options)
+        return AmqpOutlet(loop, self._options, on_blocked)
 
     def intake(
         self,

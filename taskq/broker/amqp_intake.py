@@ -156,7 +156,9 @@ class AmqpIntake:
             self._connection.abandon(f"queue {queue!r} cannot be declared: {refusal}")
             return
         self._queues[tag.encode()] = queue
-        self._channel.basic_qos(prefetch_count=self._window)
+        # A claim stands beside the one that it replaces, until that is acked.
+        twice = 2 if self._wanted[queue].kind == "claim" else 1
+        self._channel.basic_qos(prefetch_count=twice * self._window)
         self._channel.basic_consume(
             queue,
             on_message_callback=ignore,  # the reader has deliveries first

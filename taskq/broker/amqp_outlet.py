@@ -6,7 +6,7 @@ What a route needs is declared first, on a channel beside; lost connections are 
 
 import itertools
 from collections import deque
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 
 from pika.channel import Channel
@@ -14,7 +14,7 @@ from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
 
 from taskq import clock
 from taskq.broker import fastpath, topology
-from taskq.broker.base import BrokerOptions, Done, Queue, Route
+from taskq.broker.base import BrokerOptions, Done, Queue, Route, unheard
 from taskq.broker.connection import Link, Scratch, ignore, why
 from taskq.broker.fastpath import FastConnection
 from taskq.errors import PublishError, PublishRefused, PublishUnconfirmed
@@ -81,9 +81,15 @@ class AmqpOutlet:
         unconfirmed written on this channel
     """
 
-    def __init__(self, loop: Loop, options: BrokerOptions) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        options: BrokerOptions,
+        on_blocked: Callable[[bool], None] = unheard,
+    ) -> None:
         self._loop = loop
         self._options = options
+        self._on_blocked = on_blocked
         self._numbers = itertools.count()
         self._held: deque[_Letter] = deque()
         self._planned: dict[tuple[Hashable, ...], list[_Letter]] = {}
@@ -109,7 +115,7 @@ class AmqpOutlet:
             "outlet",
             on_up=self._up,
             on_down=self._down,
-            on_blocked=lambda _blocked: self._flow(),
+            on_blocked=self._block,
         )
 
     def publish(
@@ -151,6 +157,10 @@ class AmqpOutlet:
         self._link.close(1.0)
 
     # -- sending -----------------------------------------------------------------------------
+
+    def _block(self, blocked: bool) -> None:
+        self._on_blocked(blocked)
+        self._flow()
 
     @property
     def _flowing(self) -> bool:

@@ -31,7 +31,7 @@ class Queue:
     routing_key: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     max_priority: int | None = None
-    kind: Literal["work", "dead", "reply"] = "work"
+    kind: Literal["work", "dead", "reply", "claim"] = "work"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,10 @@ class BrokerOptions:
 
 #: Called exactly once: None when the broker has the message, else why it has not.
 Done = Callable[[PublishError | None], None]
+
+
+def unheard(_blocked: bool) -> None:
+    """The `on_blocked` of an outlet whose owner can wait."""
 
 
 class Outlet(Protocol):
@@ -197,12 +201,21 @@ class Broker(Protocol):
     #: may be called from any thread.
     needs_loop: bool
 
+    #: Whether a delivery that stays unsettled for long is taken back (see `worker.claims`).
+    takes_back: bool
+
     @property
     def url(self) -> str:
         """The URL for people, with the password masked."""
 
-    def outlet(self, loop: Loop | None) -> Outlet:
-        """Open a way to publish; *loop* may be None where `needs_loop` is False."""
+    def outlet(
+        self, loop: Loop | None, *, on_blocked: Callable[[bool], None] = unheard
+    ) -> Outlet:
+        """Open a way to publish; *loop* may be None where `needs_loop` is False.
+
+        *on_blocked* hears True when the broker takes no messages for a while (an alarm), which
+        `publish` waits out as far as its timeout goes, and False when it takes them again.
+        """
 
     def intake(
         self,

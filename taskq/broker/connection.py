@@ -6,7 +6,6 @@ published or consumed over it is the business of `amqp`.
 
 import logging
 import re
-import ssl
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -23,7 +22,7 @@ from pika.exceptions import (
     StreamLostError,
 )
 
-from taskq import clock
+from taskq import clock, tls
 from taskq.broker.base import BrokerOptions
 from taskq.broker.fastpath import FastConnection
 from taskq.broker.topology import (
@@ -58,7 +57,9 @@ _TLS_QUERY = {
 }
 _TLS_OPTIONS = frozenset({"enabled", *_TLS_QUERY.values()})
 _TLS_FILES = ("ca_certs", "certfile", "keyfile")
-_NO_VERIFICATION = ("none", "verify_none", "CERT_NONE", ssl.CERT_NONE, False)
+#: What `broker_use_ssl` and the URL call the authority's certificate, and our own.
+_AUTHORITY = "ca_certs in broker_use_ssl or cacertfile in the URL"
+_CERTIFICATE = "certfile and keyfile in broker_use_ssl or in the URL"
 
 
 def parameters(url: str, options: BrokerOptions, role: str) -> pika.ConnectionParameters:
@@ -77,11 +78,16 @@ def parameters(url: str, options: BrokerOptions, role: str) -> pika.ConnectionPa
             f"known are {', '.join(_TLS_QUERY)}"
         )
     tls_options = {**options.ssl, **{_TLS_QUERY[name]: value for name, value in query.items()}}
-    tls = tls_options.get("enabled", bool(options.ssl)) or parts.scheme.lower() == "amqps"
+    encrypted = tls_options.get("enabled", bool(options.ssl)) or parts.scheme.lower() == "amqps"
+    if query and not encrypted:
+        raise ConfigurationError(
+            f"broker_url {masked(url)!r} is not encrypted, so {min(query)!r} means nothing there; "
+            "use amqps://"
+        )
     host = unquote(parts.hostname or "localhost")
     return pika.ConnectionParameters(
         host=host,
-        port=port or (5671 if tls else 5672),
+        port=port or (5671 if encrypted else 5672),
         virtual_host=unquote(parts.path[1:]) or "/",
         credentials=pika.PlainCredentials(
             unquote(parts.username or "guest"), unquote(parts.password or "guest")
@@ -95,7 +101,7 @@ def parameters(url: str, options: BrokerOptions, role: str) -> pika.ConnectionPa
             "product": "taskq",
             "version": f"on pika {pika.__version__}",
         },
-        ssl_options=_tls(url, tls_options, host) if tls else None,
+        ssl_options=_tls(url, tls_options, host) if encrypted else None,
     )
 
 
@@ -105,16 +111,10 @@ def _tls(url: str, options: Mapping[str, Any], host: str) -> pika.SSLOptions:
             f"broker_use_ssl has the unknown option {min(unknown)!r}; "
             f"known are {', '.join(sorted(_TLS_OPTIONS))}"
         )
-    try:
-        context = ssl.create_default_context(cafile=options.get("ca_certs"))
-        if options.get("certfile"):
-            context.load_cert_chain(options["certfile"], options.get("keyfile"))
-    except OSError as error:
-        files = ", ".join(f"{name}={options[name]}" for name in _TLS_FILES if name in options)
-        raise ConfigurationError(f"TLS for broker {masked(url)} ({files}): {error}") from None
-    if options.get("cert_reqs", "required") in _NO_VERIFICATION:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+    verify = tls.verifies(options.get("cert_reqs", "required"), "cert_reqs of broker_use_ssl")
+    context = tls.context(*(options.get(name) for name in _TLS_FILES), verify=verify)
+    if not verify:
+        tls.announce_unverified(url.partition("?")[0], f"name its authority by {_AUTHORITY}")
     return pika.SSLOptions(context, options.get("server_hostname") or host)
 
 
@@ -131,6 +131,8 @@ def why(error: BaseException) -> str:
         return "it took the connection and did not answer in time"
     if isinstance(error, StreamLostError):
         return "it closed the connection without a word"
+    if said := tls.explain(error, authority=_AUTHORITY, certificate=_CERTIFICATE):
+        return said
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
@@ -240,8 +242,8 @@ class Link:
 
     def _ended(self, _connection: FastConnection, error: BaseException) -> None:
         was_up = self.connection is not None
+        was_blocked, self.blocked = self.blocked, False
         self.connection = None
-        self.blocked = False
         self._cancel_timer()
         if self._closing:
             return
@@ -261,6 +263,8 @@ class Link:
         self._timer = self.loop.call_later(delay, self._connect)
         if was_up:
             self._on_down(self.reason, error)
+        if was_blocked:
+            self._on_blocked(False)  # a new connection is told anew
 
     def _block(self, reason: str) -> None:
         self.blocked = True

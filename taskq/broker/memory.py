@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 from taskq import clock
 from taskq.broker import exchange
-from taskq.broker.base import BrokerOptions, Delivery, Done, Queue, Replies, Route
+from taskq.broker.base import BrokerOptions, Delivery, Done, Queue, Replies, Route, unheard
 from taskq.broker.exchange import Binding
-from taskq.broker.topology import dead
+from taskq.broker.topology import DEAD, dead
 from taskq.errors import ConfigurationError, PublishRefused
 from taskq.loop import Loop, Timer
 from taskq.wire.message import Message
@@ -88,7 +88,26 @@ class _Shelf:
             entry = heapq.heappop(entries)
             if not _is_over(entry):
                 return entry
+            self._expire(queue, entry)
         return None
+
+    def bury(self, queue: str) -> None:
+        """Put what has expired in the queue whose dead letters go to *queue* there."""
+        source = queue.removesuffix(DEAD)
+        if source == queue or source not in self.ready:
+            return
+        entries = self.ready[source]
+        over = [entry for entry in entries if _is_over(entry)]
+        for entry in over:
+            entries.remove(entry)
+            self._expire(source, entry)
+        heapq.heapify(entries)
+
+    def _expire(self, queue: str, entry: _Entry) -> None:
+        rank, number, kept = entry
+        if not queue.endswith(DEAD):
+            queue = dead(queue)
+            self.put(queue, (rank, number, _Kept(kept.message, "", queue, expires=None)))
 
     def promote(self) -> None:
         """Make ready what is due."""
@@ -110,6 +129,7 @@ class MemoryBroker:
     """The queues of one `memory://` URL; a message is queued when `publish` returns."""
 
     needs_loop = False
+    takes_back = False
 
     def __init__(self, options: BrokerOptions) -> None:
         if len(options.urls) != 1:
@@ -121,7 +141,9 @@ class MemoryBroker:
     def url(self) -> str:
         return self._url
 
-    def outlet(self, loop: Loop | None) -> "_Outlet":
+    def outlet(
+        self, loop: Loop | None, *, on_blocked: Callable[[bool], None] = unheard
+    ) -> "_Outlet":
         return _Outlet(self._shelf)
 
     def intake(
@@ -142,6 +164,7 @@ class MemoryBroker:
     def count(self, queue: str) -> int:
         with self._shelf.lock:
             self._shelf.promote()
+            self._shelf.bury(queue)
             return sum(not _is_over(entry) for entry in self._shelf.ready.get(queue, []))
 
     def close(self) -> None:
@@ -281,6 +304,8 @@ class _Intake:
         self._shelf.promote()
         deliveries: list[Delivery] = []
         hungry = [queue for queue, room in self._room.items() if room > 0]
+        for queue in hungry:
+            self._shelf.bury(queue)
         while hungry:
             for queue in hungry[:]:
                 entry = self._shelf.take(queue) if self._room[queue] > 0 else None

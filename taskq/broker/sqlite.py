@@ -19,7 +19,7 @@ from functools import partial
 from taskq import clock
 from taskq.broker import exchange
 from taskq.broker import sqlite_rows as rows
-from taskq.broker.base import BrokerOptions, Delivery, Done, Queue, Replies, Route
+from taskq.broker.base import BrokerOptions, Delivery, Done, Queue, Replies, Route, unheard
 from taskq.broker.sqlite_owner import Owners
 from taskq.broker.sqlite_rows import Postmaster, Send
 from taskq.broker.sqlite_turn import STORAGE_ERRORS, Turn, not_written
@@ -37,6 +37,7 @@ class SqliteBroker:
     """The queues in one file; a message is safe when it is committed."""
 
     needs_loop = False
+    takes_back = False
 
     def __init__(self, options: BrokerOptions) -> None:
         if len(options.urls) != 1:
@@ -53,7 +54,9 @@ class SqliteBroker:
     def url(self) -> str:
         return f"sqlite:///{self._file.path}"
 
-    def outlet(self, loop: Loop | None) -> "_DirectOutlet | _TurnOutlet":
+    def outlet(
+        self, loop: Loop | None, *, on_blocked: Callable[[bool], None] = unheard
+    ) -> "_DirectOutlet | _TurnOutlet":
         if loop is None:
             return _DirectOutlet(self._file, self._postmaster, self._timeout)
         return _TurnOutlet(self._turn(loop))

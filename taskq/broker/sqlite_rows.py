@@ -22,6 +22,7 @@ from taskq.broker import exchange
 from taskq.broker.base import Done, Queue, Route
 from taskq.broker.exchange import Binding
 from taskq.broker.sqlite_owner import NOBODY
+from taskq.broker.topology import DEAD
 from taskq.errors import ConfigurationError, PublishRefused
 from taskq.wire.message import Message
 
@@ -92,13 +93,22 @@ update message set state = {_READY} where id in (
     select id from message where state = {_WAITING} and due <= ? order by due limit {_SLICE}
 )
 """
-#: (now)
-EXPIRE = f"delete from message where expires <= ? and state <> {_HELD}"
+#: (now); what lived out its time in a queue of dead letters is gone, anything else goes there.
+_OVER = f"expires <= ? and state <> {_HELD}"
+EXPIRE = (
+    f"delete from message where {_OVER} and queue glob '*{DEAD}'",
+    f"""
+update message set state = {_READY}, again = 0, tries = 0, due = null, expires = null,
+    queue = queue || '{DEAD}', exchange = '', routing_key = queue || '{DEAD}' where {_OVER}
+""",
+)
+ANY_EXPIRED = f"select 1 from message where {_OVER} limit 1"
 
 ANY_READY = f"select 1 from message where queue = ? and state = {_READY} limit 1"
 EARLIEST = f"select due from message where state = {_WAITING} order by due limit 1"
 OWNERS = f"select distinct owner from message where state = {_HELD}"
-#: (queue, now); ready is also what nobody was there to promote, and not what should be gone.
+#: (queue, now); ready is also what nobody was there to promote or to bury, and not what should be
+#: gone.
 COUNT = f"""
 with given (queue, now) as (select ?, ?)
 select (select count(*) from message where queue = given.queue and state = {_READY})
@@ -106,6 +116,8 @@ select (select count(*) from message where queue = given.queue and state = {_REA
         and expires <= given.now)
     + (select count(*) from message where queue = given.queue and state = {_WAITING}
         and due <= given.now and (expires is null or expires > given.now))
+    + (select count(*) from message where queue || '{DEAD}' = given.queue and state <> {_HELD}
+        and expires <= given.now)
 from given
 """
 

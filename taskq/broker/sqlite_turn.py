@@ -177,7 +177,8 @@ class Turn:
             self._bell = Doorbell(self._loop, self.file.bell, self._schedule)
         now = (clock.wall(),)
         db.execute(rows.PROMOTE, now)
-        db.execute(rows.EXPIRE, now)
+        for statement in rows.EXPIRE:
+            db.execute(statement, now)
         taken = [
             (taker, queue, sorted(db.execute(rows.TAKE, (taker.owner, queue, room))))
             for taker, queue, room in hungry
@@ -191,8 +192,10 @@ class Turn:
         if not hungry:
             return False
         with self.file.reading(timeout) as db:
-            return self._wake_for_earliest(db) or any(
-                db.execute(rows.ANY_READY, (queue,)).fetchone() for _, queue, _ in hungry
+            return (
+                self._wake_for_earliest(db)
+                or db.execute(rows.ANY_EXPIRED, (clock.wall(),)).fetchone() is not None
+                or any(db.execute(rows.ANY_READY, (queue,)).fetchone() for _, queue, _ in hungry)
             )
 
     def _hungry(self) -> list[tuple[Taker, str, int]]:

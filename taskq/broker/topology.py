@@ -29,6 +29,7 @@ confirms and takes only so many on the way.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -53,6 +54,11 @@ _NO_DELIVERY_LIMIT = 1_000_000
 _DELIVERY_LIMIT = 100
 #: A caller that is away for longer than this (seconds) finds its results gone.
 REPLY_EXPIRES = 600
+
+#: How long (seconds) a claim waits for the worker that it belongs to before it goes home.
+_CLAIM_WAITS = 10
+#: A claim queue that nobody consumes goes after so many seconds.
+_CLAIM_EXPIRES = 3600
 
 #: A routing key may take 255 bytes; the bits and their dots take 64.
 _LONGEST_TARGET = 255 - 2 * LEVELS
@@ -117,9 +123,13 @@ def physical(queue: str, prefix: str = "") -> str:
     return prefix + queue
 
 
+#: What the name of a dead-letter queue ends in.
+DEAD = ".dead"
+
+
 def dead(queue: str) -> str:
     """The name of the dead-letter queue of *queue*."""
-    return f"{queue}.dead"
+    return queue + DEAD
 
 
 def arguments(queue: Queue, dead_letter_max_length: int) -> dict[str, Any]:
@@ -128,9 +138,34 @@ def arguments(queue: Queue, dead_letter_max_length: int) -> dict[str, Any]:
         own = {"x-queue-type": "classic", "x-expires": REPLY_EXPIRES * 1000}
     elif queue.kind == "dead":
         own = _dead_arguments(dead_letter_max_length)
+    elif queue.kind == "claim":
+        own = {}  # all of `claim_arguments`
     else:
         own = _work_arguments(queue)
     return own | dict(queue.arguments)
+
+
+def claim_arguments(work_queue: str) -> dict[str, Any]:
+    """Of a claim queue: what nobody holds there goes back to *work_queue*, and none is lost."""
+    return {
+        "x-queue-type": "quorum",
+        "x-message-ttl": _CLAIM_WAITS * 1000,
+        "x-expires": _CLAIM_EXPIRES * 1000,
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": work_queue,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+        "x-delivery-limit": _NO_DELIVERY_LIMIT,
+    }
+
+
+def consumer_timeout(reason: str) -> float | None:
+    """The broker's patience in seconds, if *reason* is its complaint that it was exceeded.
+
+    It cannot be asked for over AMQP; the text of the 406 is the only place that tells.
+    """
+    found = re.search(r"Timeout value used: (\d+) ms", reason)
+    return int(found[1]) / 1000 if found else None
 
 
 def declarations(queue: Queue, dead_letter_max_length: int) -> tuple[Declaration, ...]:

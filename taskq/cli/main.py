@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 import click
 
+from taskq.cli.dead import dead
 from taskq.cli.healthcheck import healthcheck
 from taskq.cli.worker import worker
 from taskq.errors import ConfigurationError, TaskqError
@@ -21,6 +22,7 @@ def cli() -> None:
 
 cli.add_command(worker)
 cli.add_command(healthcheck)
+cli.add_command(dead)
 
 
 def main() -> None:

@@ -594,7 +594,17 @@ class BrokerContract:
 
         assert isinstance(refused, PublishRefused)
 
-    def test_an_expired_message_vanishes(self, bench: Bench) -> None:
+    def test_an_expired_message_goes_to_the_dead_letters(self, bench: Bench) -> None:
+        queue = a_queue()
+
+        bench.publish(a_message(b"short-lived", expiration="1"), straight_to(queue))
+        bench.expect_count(dead_letters_of(queue), 1)
+        (dead,) = bench.receive(dead_letters_of(queue)).deliveries
+
+        assert dead.message.body == b"short-lived"
+        assert bench.broker.count(queue.name) == 0
+
+    def test_an_expired_dead_letter_vanishes(self, bench: Bench) -> None:
         queue = dead_letters_of(a_queue())
 
         bench.publish(a_message(b"short-lived", expiration="1"), straight_to(queue))

@@ -1,11 +1,13 @@
 """Dead letters: the headers that tell why a message was given up.
 
 The worker adds them to the copy that it sends to `<queue>.dead`; `taskq dead` reads them.  The rest
-of a dead letter is the message as it was, so that it can be sent again.
+of a dead letter is the message as it was, so that it can be sent again.  RabbitMQ's own word about
+a death, `x-death`, is read here too.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 #: Undecodable properties cannot be sent on; this many bytes of them are kept in a header instead.
@@ -21,6 +23,9 @@ _LIMITS = {
     "taskq-dead-traceback": 12_000,
     "taskq-dead-worker": 255,
 }
+
+#: What the names of all of them begin with.
+_PREFIX = "taskq-dead-"
 
 _CUT = "..."
 
@@ -94,6 +99,24 @@ def read(headers: Mapping[str, Any]) -> DeadLetter | None:
         died_at=float(died_at) if isinstance(died_at, int | float) else 0.0,
         properties=properties if isinstance(properties, bytes) else None,
     )
+
+
+def read_x_death(headers: Mapping[str, Any]) -> DeadLetter | None:
+    """What RabbitMQ tells of the latest time that it dead-lettered a message itself, if it did.
+
+    https://www.rabbitmq.com/docs/dlx#effects: the newest death comes first.
+    """
+    match headers.get("x-death"):
+        case [{"queue": str(queue), "reason": str(reason)} as death, *_]:
+            time = death.get("time")
+            died_at = time.timestamp() if isinstance(time, datetime) else 0.0
+            return DeadLetter(queue, f"dead-lettered by the broker: {reason}", died_at=died_at)
+    return None
+
+
+def without(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """*headers* as they were before the worker added those of a dead letter."""
+    return {name: value for name, value in headers.items() if not name.startswith(_PREFIX)}
 
 
 def _head(text: str, limit: int) -> str:

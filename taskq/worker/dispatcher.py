@@ -66,6 +66,12 @@ class Hands(Protocol):
     def take_more(self, more: bool) -> None:
         """Consume from the queues, or stop it for now; what is on its way may still arrive."""
 
+    def put_back(self, job: Job) -> None:
+        """Publish a copy to the end of its queue; then say `copied`."""
+
+    def claim(self, job: Job) -> None:
+        """Publish a copy of its message that comes back to this worker; say if it is refused."""
+
     def wake(self, at: float) -> None:
         """Call `tick` at the moment *at*, seconds since the epoch."""
 
@@ -127,6 +133,7 @@ class Dispatcher:
             self._stop_if_full()
             return job
         job = self.ledger.open(delivery, headers, self._policies.get(headers.task, _DEFAULT))
+        job.since = now
         self._admit(job, now)
         self._stop_if_full()
         return job
@@ -137,9 +144,53 @@ class Dispatcher:
             if job.phase is Phase.WAITING and not job.settled:
                 self._close(job)
             job.settled = True
+            if job.claiming:
+                job.claiming = False
+                job.pending -= 1
         # What was acked early and came back from a dead child exists nowhere else.
         self._waiting = deque(job for job in self._waiting if self.ledger.get(job.number))
         self._held.clear()
+
+    def renew(self, before: float) -> None:
+        """Replace every delivery in a child's hands that came at or before *before* by a fresh one.
+
+        Those that wait for a child for so long go back to the end of their queue, for whoever is
+        less busy: claiming them too would gather more and more of them here.
+        """
+        old = [job for job in self._waiting if job.since <= before and not job.settled]
+        if old:
+            self._waiting = deque(job for job in self._waiting if job not in old)
+        for job in old:
+            job.phase = Phase.COPYING
+            self._hands.put_back(job)
+        for job in self.ledger:
+            is_running = job.phase is Phase.SENT and job.since <= before
+            if is_running and not job.settled and not job.claiming:
+                job.claiming = True
+                job.pending += 1  # the job is not settled in the middle of it
+                self._hands.claim(job)
+
+    def claim_refused(self, number: int) -> None:
+        """The copy for job *number* could not be published: its delivery stays."""
+        job = self.ledger.get(number)
+        if job is not None and job.claiming:
+            job.claiming = False
+            self.published(number, None)
+
+    def adopt(self, number: int, delivery: Delivery, now: float) -> bool:
+        """Let *delivery* take the place of job *number*'s own; False if there is no such job.
+
+        Also after a cut: a job that still runs takes its message up again, wherever it lay.
+        """
+        job = self.ledger.get(number)
+        if job is None or not (job.claiming or job.stale):
+            return False
+        self._ack(job)
+        was_claiming, job.claiming = job.claiming, False
+        job.delivery, job.since, job.settled = delivery, now, False
+        if was_claiming:
+            self.published(number, None)
+        return True
 
     # -- what children say -------------------------------------------------------------------
 

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 _OURS = tuple(str(Path(__file__).parents[1] / room) for room in ("worker", "client"))
 #: So much of a traceback's end travels in a dead letter.
 _TAIL = 8 * 1024
+#: So many exceptions, each the cause of the one before, are looked at to shorten a traceback.
+_CAUSES = 100
 
 
 @dataclass(slots=True)

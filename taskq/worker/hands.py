@@ -14,7 +14,7 @@ from taskq.errors import PublishError, PublishRefused
 from taskq.loop import Loop
 from taskq.wire import dead, task
 from taskq.wire.message import Message, Properties
-from taskq.worker import clerk, frames
+from taskq.worker import claims, clerk, frames
 from taskq.worker.dispatcher import Dispatcher
 from taskq.worker.frames import Frame
 from taskq.worker.ledger import Job
@@ -50,6 +50,7 @@ class WorkerHands:
         self._outlet = outlet
         self._queues = queues
         self._node = node
+        self.claims = claims.Claims()
         self._start_timeout = child_start_timeout
         self._lifetime_ms = str(int(dead_letter_ttl * 1000))
         #: The child that stores what the parent decided; None until it is needed.
@@ -132,6 +133,28 @@ class WorkerHands:
 
     def delay(self, job: Job, until: float) -> None:
         self._copy(job, {}, self._home(job), due=until)
+
+    def put_back(self, job: Job) -> None:
+        self._copy(job, {}, self._home(job))
+
+    def claim(self, job: Job) -> None:
+        work_queue = job.delivery.queue
+        queue, is_new = self.claims.queue(work_queue)
+        if is_new:
+            self._intake.add(queue)
+        try:
+            message = task.resend(job.delivery.message, {claims.HEADER: self.claims.name(job)})
+        except ValueError:  # no room in its headers: the broker will take it back
+            self.dispatcher.claim_refused(job.number)
+            return
+        log.event("task-claimed", name=job.name, id=job.id)
+        self._outlet.publish(
+            message, self.claims.route(work_queue), partial(self._on_claimed, job.number)
+        )
+
+    def _on_claimed(self, number: int, error: PublishError | None) -> None:
+        if error is not None:
+            self.dispatcher.claim_refused(number)
 
     def _home(self, job: Job) -> Route:
         """Back to the very queue it came from: an exchange might copy it to others, too."""

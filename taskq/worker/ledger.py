@@ -53,6 +53,10 @@ class Job:
     crashes: int = 0
     #: Why its child is being ended because of it, once that is decided.
     doom: str | None = None
+    #: When its delivery came, in seconds since the epoch.
+    since: float = 0.0
+    #: A copy that shall take its delivery's place is on its way.
+    claiming: bool = False
     #: Its task was told that the soft time limit has passed.
     warned: bool = False
 

@@ -48,6 +48,7 @@ WORKER_SETTINGS: Sequence[str] = (
     "worker_max_memory_per_child",
     "worker_child_start_timeout",
     "worker_shutdown_timeout",
+    "broker_consumer_timeout",
     "max_crashes",
     "max_deliveries",
     "dead_letter_ttl",

@@ -13,6 +13,7 @@ never opens a body, and never talks to a result store.
       └── the app cannot be imported: exit 3
 """
 
+import math
 import os
 import signal
 import socket
@@ -21,10 +22,10 @@ from functools import partial
 from typing import Any
 
 from taskq import clock, log
-from taskq.broker import open_broker
+from taskq.broker import open_broker, topology
 from taskq.broker.base import Broker, Delivery, Intake, Outlet, Route
 from taskq.errors import PublishError
-from taskq.loop import Loop
+from taskq.loop import Loop, Timer
 from taskq.wire.message import Message
 from taskq.worker import banner, frames
 from taskq.worker.dispatcher import DEPTH, Dispatcher
@@ -97,6 +98,9 @@ class Supervisor:
             if options.ready_file
             else None
         )
+        #: How long the broker leaves a delivery unsettled, in seconds.
+        self._patience = math.inf
+        self._renewal: Timer | None = None
         self._consuming = False
         self._announced = False
         self._stopping = False
@@ -135,6 +139,8 @@ class Supervisor:
         if self._parts is None:
             self._parts = self._open(manifest)
             self._weigh()
+            self._patience = manifest.settings["broker_consumer_timeout"]
+            self._renew()
         else:
             self._parts.dispatcher.learn(manifest.policies)
         if old:
@@ -193,6 +199,15 @@ class Supervisor:
             manifest, broker, intake, outlet, hands, hands.dispatcher, concurrency, max_memory
         )
 
+    def _renew(self) -> None:
+        """Claim anew what the broker would soon take back; see `claims`."""
+        if self._parts is None or not self._parts.broker.takes_back or self._stopping:
+            return
+        if self._renewal is not None:
+            self._renewal.cancel()
+        self._parts.dispatcher.renew(clock.wall() - self._patience / 2)
+        self._renewal = self._loop.call_later(self._patience / 20, self._renew)
+
     def _weigh(self) -> None:
         """End children that a running task has blown up far beyond their limit."""
         parts = self._parts
@@ -228,7 +243,11 @@ class Supervisor:
 
     def _on_delivery(self, delivery: Delivery) -> None:
         assert self._parts is not None
-        job = self._parts.dispatcher.receive(delivery, clock.wall())
+        claimed = self._parts.hands.claims.recognise(delivery)
+        now = clock.wall()
+        if claimed is not None and self._parts.dispatcher.adopt(claimed, delivery, now):
+            return
+        job = self._parts.dispatcher.receive(delivery, now)
         if log.audible("task-received") and job.headers is not None:
             log.event("task-received", name=job.name, id=job.id, queue=delivery.queue)
 
@@ -239,8 +258,12 @@ class Supervisor:
         else:
             self._parts.dispatcher.unblock()
 
-    def _on_lost(self, _reason: str) -> None:
+    def _on_lost(self, reason: str) -> None:
         assert self._parts is not None
+        patience = topology.consumer_timeout(reason)
+        if patience is not None:
+            self._patience = min(patience, self._patience)
+            self._renew()
         self._consuming = False
         self._announce()
         self._parts.dispatcher.lose_deliveries()

@@ -11,7 +11,7 @@ FLOORS = """
     __main__
     cli
     worker  testing
-    locate
+    locate  deadletters
     taskq
     app
     client  broker  backends
@@ -19,7 +19,7 @@ FLOORS = """
     broker.topology  backends.base
     broker.base
     wire
-    errors  states  retry  clock  hooks  log  loop  url  sqlitefile
+    errors  states  retry  clock  hooks  log  loop  tls  url  sqlitefile
 """
 
 #: Rooms of alternatives: from outside one asks the package for its contract, never one of these.

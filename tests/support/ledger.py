@@ -37,6 +37,11 @@ class Ledger:
         """The task id of each run; an id stands here as often as it ran."""
         return [task_id for task_id, _ in self.entries()]
 
+    def repeats(self) -> int:
+        """How many runs were not the first of their task."""
+        ids = self.ids()
+        return len(ids) - len(set(ids))
+
     def wait_for(self, count: int, *, timeout: float = 30.0) -> list[str]:
         """The ids once *count* different tasks have run; AssertionError after *timeout* seconds."""
         wait_until(
@@ -51,18 +56,19 @@ def assert_conserved(
     *,
     dead: Iterable[str] = (),
     queued: Iterable[str] = (),
+    unknown: Iterable[str] = (),
     once: bool = False,
 ) -> None:
     """Every task that was *sent* ran, or is *dead* or still *queued*, and nothing else turned up.
 
-    All by task id.  With *once*, each must be in exactly one of these places and have run no more
-    than once.
+    All by task id.  What is *unknown* was handed over without an answer, and may turn up.  With
+    *once*, each must be in exactly one of these places and have run no more than once.
     """
     places = {"ran": ledger.ids(), "dead": list(dead), "queued": list(queued)}
     found = Counter(task_id for ids in places.values() for task_id in ids)
     expected = set(sent)
     lost = sorted(expected - found.keys())
-    strange = sorted(found.keys() - expected)
+    strange = sorted(found.keys() - expected - set(unknown))
     repeated = sorted(task_id for task_id, count in found.items() if count > 1) if once else []
     account = ", ".join(f"{len(ids)} {place}" for place, ids in places.items())
     balanced = not (lost or strange or repeated)

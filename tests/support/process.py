@@ -158,10 +158,21 @@ class WorkerProcess:
 
     def kill_nursery(self) -> None:
         """SIGKILL the process that forks the children."""
-        for pid in self.family():
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            if b"taskq.worker.nursery" in command and _parent(pid) == self.pid:
-                os.kill(pid, signal.SIGKILL)
+        for pid in self._nurseries():
+            os.kill(pid, signal.SIGKILL)
+
+    def children(self) -> list[int]:
+        """The ids of the processes that the nursery forked and that live."""
+        nurseries = self._nurseries()
+        return [pid for pid in self.family() if _parent(pid) in nurseries]
+
+    def _nurseries(self) -> list[int]:
+        return [
+            pid
+            for pid in self.family()
+            if _parent(pid) == self.pid
+            if b"taskq.worker.nursery" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
 
     def end(self) -> None:
         """SIGKILL whatever is left of the worker, and wait until it is gone.  Idempotent."""
@@ -203,9 +214,12 @@ def _session(pid: int) -> int | None:
     return None if state in "ZX" else int(session)
 
 
-def _parent(pid: int) -> int:
-    """The process id of the parent of *pid*."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+def _parent(pid: int) -> int | None:
+    """The process id of the parent of *pid*, None if *pid* is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 class StartWorker(Protocol):

@@ -25,8 +25,13 @@ class Proxy:
     """Stands between clients and the server of *url*, on a port of its own and in a thread.
 
     Every call has taken effect when it returns.  Bytes on their way are lost by `drop` and `cut`,
-    and kept by `stall`.
+    and kept by `stall` and `deafen`.
     """
+
+    #: How many connections were taken so far.
+    taken = 0
+    #: Whether something from the server is held back from its client.
+    holding = False
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -37,6 +42,8 @@ class Proxy:
         self._rate: float | None = None
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._answering = asyncio.Event()
+        self._answering.set()
         self.port = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -68,9 +75,13 @@ class Proxy:
         """Carry no byte until `resume`; connections stay open, new ones too."""
         self._do(self._call(self._flowing.clear))
 
+    def deafen(self) -> None:
+        """Carry nothing to clients until `resume`, while what they write still arrives."""
+        self._do(self._call(self._answering.clear))
+
     def resume(self) -> None:
         """Carry bytes again, those that were held back first."""
-        self._do(self._call(self._flowing.set))
+        self._do(self._resume())
 
     def slow(self, bytes_per_second: float | None) -> None:
         """Carry no more than this in each direction of each connection; None for no limit."""
@@ -116,6 +127,11 @@ class Proxy:
         self._writers.clear()
         await asyncio.sleep(0)  # abort closes the sockets in the loop's next turn
 
+    async def _resume(self) -> None:
+        self._flowing.set()
+        self._answering.set()
+        self.holding = False
+
     async def _half_close(self) -> None:
         for writer in self._clients & self._writers:
             writer.write_eof()
@@ -129,6 +145,7 @@ class Proxy:
 
     async def _carry(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         """Join one client to the server until both directions have ended."""
+        self.taken += 1
         self._writers.add(client)
         self._clients.add(client)
         writers = [client]
@@ -148,6 +165,9 @@ class Proxy:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(_PIECE):
             await self._flowing.wait()
+            if writer in self._clients:
+                self.holding = not self._answering.is_set()
+                await self._answering.wait()
             if self._rate:
                 await asyncio.sleep(len(data) / self._rate)
             writer.write(data)

@@ -48,16 +48,16 @@ class RabbitNode:
     """A RabbitMQ node of our own: its ports, data, name service and cookie touch nobody else's.
 
     Made stopped.  `kill` is SIGKILL, `stop` lets it shut down, and `start` brings it back with
-    its data; `close` ends it for good.
+    its data; `close` ends it for good.  *config* is added to its rabbitmq.conf.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, config: str = "") -> None:
         self._server = find_program("rabbitmq-server", "rabbitmq-server", _DEBIAN)
         self._rabbitmqctl = find_program("rabbitmqctl", "rabbitmq-server", _DEBIAN)
         self.folder = Path(tempfile.mkdtemp(prefix="taskq-rabbit-"))
         self.name = f"taskq-{secrets.token_hex(4)}@localhost"
         self.port = free_port()
-        self._env = os.environ | self._write_folder()
+        self._env = os.environ | self._write_folder(config)
         self._vhosts: list[str] = []
         self._vhosts_made = 0
         self._node: subprocess.Popen[bytes] | None = None
@@ -68,7 +68,7 @@ class RabbitNode:
             stdin=subprocess.DEVNULL,
         )
 
-    def _write_folder(self) -> dict[str, str]:
+    def _write_folder(self, config: str) -> dict[str, str]:
         """Write what the node reads at its start; returns the environment that points at it."""
         cookie = self.folder / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(16))
@@ -77,7 +77,7 @@ class RabbitNode:
         (self.folder / "rabbitmq.conf").write_text(
             "disk_free_limit.absolute = 1MB\n"  # a full disk is no business of these tests
             "raft.wal_max_size_bytes = 67108864\n"
-            "log.console = false\n"
+            "log.console = false\n" + config
         )
         return {
             "HOME": str(self.folder),  # where Erlang looks for the cookie

@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,15 +19,16 @@ class RedisServer:
     """A Redis server of our own on a loopback port.
 
     Made stopped.  `kill` is SIGKILL, `stop` lets it shut down, `start` brings it back with its
-    data; `close` ends it for good.
+    data; `close` ends it for good.  *more* settings are those of redis.conf.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, more: Mapping[str, str] | None = None) -> None:
         self._program = find_program("redis-server", "redis-server")
         self.folder = Path(tempfile.mkdtemp(prefix="taskq-redis-"))
         self.port = free_port()
         self.password = "open-sesame"
         self.url = f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+        self._more = more or {}
         self._server: subprocess.Popen[bytes] | None = None
 
     @property
@@ -47,6 +49,7 @@ class RedisServer:
             "save": "",
             "appendonly": "yes",
             "appendfsync": "always",
+            **self._more,
         }
         with (self.folder / "output").open("ab") as output:
             self._server = subprocess.Popen(

@@ -34,7 +34,9 @@ class RecordingHands:
         self.stores: list[tuple[Job, str, str]] = []
         self.answers: list[tuple[int, int, str | None]] = []
         self.retired: list[int] = []
+        self.claims: list[Job] = []
         self.wakes: list[float] = []
+        self.taking: list[bool] = []
 
     def run(self, child: int, job: Job) -> None:
         self.running.setdefault(child, []).append(job)
@@ -64,6 +66,15 @@ class RecordingHands:
 
     def answer(self, child: int, ticket: int, refusal: str | None) -> None:
         self.answers.append((child, ticket, refusal))
+
+    def take_more(self, more: bool) -> None:
+        self.taking.append(more)
+
+    def put_back(self, job: Job) -> None:
+        self.copies.append(("back", job))
+
+    def claim(self, job: Job) -> None:
+        self.claims.append(job)
 
     def wake(self, at: float) -> None:
         self.wakes.append(at)
@@ -98,6 +109,53 @@ def test_a_late_acked_delivery_is_acked_when_its_job_is_done_and_not_before() ->
     assert acked_while_running == []
     assert [one.tag] == hands.acked
     assert dispatcher.idle
+
+
+def weigh(size: int) -> Delivery:
+    """A delivery whose body has *size* bytes."""
+    made = delivery()
+    made.message.body = b"x" * size
+    return made
+
+
+def test_no_more_is_taken_above_the_limit_of_bytes_until_half_of_them_is_gone() -> None:
+    hands = RecordingHands()
+    dispatcher = Dispatcher(hands, POLICIES, max_held=100)
+    dispatcher.child_started(1)
+    dispatcher.child_ready(1)
+
+    jobs = [dispatcher.receive(weigh(40), 0.0) for _ in range(2)]
+    below = list(hands.taking)
+    jobs += [dispatcher.receive(weigh(40), 0.0) for _ in range(2)]  # the last was on its way
+    history = []
+    for job in jobs:
+        dispatcher.done(1, job.number, Outcome.SUCCESS, 0.1)
+        history.append((dispatcher.ledger.size, list(hands.taking)))
+
+    assert below == []
+    assert history == [(120, [False]), (80, [False]), (40, [False, True]), (0, [False, True])]
+
+
+def test_a_lost_connection_leaves_room_for_more() -> None:
+    hands = RecordingHands()
+    dispatcher = Dispatcher(hands, POLICIES, max_held=100)
+
+    dispatcher.receive(weigh(101), 0.0)
+    dispatcher.lose_deliveries()
+
+    assert hands.taking == [False, True]
+    assert dispatcher.ledger.size == 0
+
+
+def test_a_worker_that_stops_takes_no_more_when_it_has_room_again() -> None:
+    hands = RecordingHands()
+    dispatcher = Dispatcher(hands, POLICIES, max_held=100)
+
+    dispatcher.receive(weigh(101), 0.0)
+    dispatcher.stop()
+    dispatcher.lose_deliveries()
+
+    assert hands.taking == [False]
 
 
 def test_an_early_acked_delivery_is_acked_when_a_child_takes_it() -> None:
@@ -274,6 +332,66 @@ def test_a_job_whose_child_was_ended_for_it_is_timed_out_and_not_crashed() -> No
     assert 1 == len(hands.acked)
 
 
+def test_a_delivery_that_is_held_for_long_is_replaced_before_it_is_acked() -> None:
+    dispatcher, hands = make()
+    first, fresh = delivery(), delivery()
+    job = dispatcher.receive(first, 100.0)
+
+    dispatcher.renew(99.0)
+    too_early = list(hands.claims)
+    dispatcher.renew(100.0)
+    dispatcher.renew(100.0)
+    acked_before_the_copy = list(hands.acked)
+    adopted = dispatcher.adopt(job.number, fresh, 150.0)
+    dispatcher.done(1, job.number, Outcome.SUCCESS, 50.0)
+
+    assert [] == too_early
+    assert [job] == hands.claims
+    assert [] == acked_before_the_copy
+    assert adopted
+    assert [first.tag, fresh.tag] == hands.acked
+
+
+def test_what_waits_for_a_child_for_too_long_goes_to_the_end_of_its_queue() -> None:
+    dispatcher, hands = make()
+    dispatcher.receive(delivery(), 100.0)
+    waiting = dispatcher.receive(delivery(), 100.0)
+
+    dispatcher.renew(100.0)
+    dispatcher.copied(waiting.number, None, refused=False)
+
+    assert [("back", waiting)] == hands.copies
+    assert [waiting.delivery.tag] == hands.acked
+    assert [] == dispatcher.waiting
+
+
+def test_a_job_that_ends_while_it_is_claimed_waits_for_the_claim() -> None:
+    dispatcher, hands = make()
+    first, fresh = delivery(), delivery()
+    job = dispatcher.receive(first, 100.0)
+
+    dispatcher.renew(100.0)
+    dispatcher.done(1, job.number, Outcome.SUCCESS, 50.0)
+    acked_in_between = list(hands.acked)
+    dispatcher.adopt(job.number, fresh, 150.0)
+
+    assert [] == acked_in_between
+    assert [first.tag, fresh.tag] == hands.acked
+
+
+def test_after_a_cut_a_running_job_takes_its_message_up_again() -> None:
+    dispatcher, hands = make()
+    job = dispatcher.receive(delivery(), 100.0)
+    again = delivery()
+
+    dispatcher.lose_deliveries()
+    assert dispatcher.adopt(job.number, again, 150.0)
+    dispatcher.done(1, job.number, Outcome.SUCCESS, 50.0)
+
+    assert [again.tag] == hands.acked
+    assert not dispatcher.adopt(job.number, delivery(), 200.0)
+
+
 def test_a_child_that_has_had_its_share_retires_with_empty_hands() -> None:
     hands = RecordingHands()
     dispatcher = Dispatcher(hands, POLICIES, max_tasks_per_child=2)
@@ -384,6 +502,21 @@ class RandomHistory(RuleBasedStateMachine):
         self.lost |= {tag for tag in self.delivered if not self.hands.settled[tag]}
         self.dispatcher.lose_deliveries()
 
+    @rule(age=st.sampled_from([0.0, 100.0]))
+    def renew(self, age: float) -> None:
+        self.dispatcher.renew(self.now - age)
+
+    @precondition(lambda self: self.hands.claims)
+    @rule(refused=st.booleans())
+    def claim(self, refused: bool) -> None:
+        job = self.hands.claims.pop(0)
+        if refused:
+            self.dispatcher.claim_refused(job.number)
+        else:
+            copy = delivery(job.name)
+            if self.dispatcher.adopt(job.number, copy, self.now):
+                self.delivered[copy.tag] = copy
+
     @rule(seconds=st.sampled_from([0.01, 0.1, 10.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
@@ -420,6 +553,8 @@ class RandomHistory(RuleBasedStateMachine):
                 self.dispatcher.published(self.unconfirmed.pop(0), None)
             elif self.hands.stores:
                 self.store()
+            elif self.hands.claims:
+                self.claim(refused=False)
             elif self.hands.copies:
                 self.dispatcher.copied(self.hands.copies.pop(0)[1].number, None, refused=False)
             elif busy := [c for c in self.alive if self.held(c)]:

@@ -1,7 +1,7 @@
-"""Tasks that take longer than RabbitMQ leaves a message unacknowledged, on a node that is in a hurry.
+"""Tasks that take longer than RabbitMQ leaves a message unacknowledged, on a node in a hurry.
 
-The node's `consumer_timeout` is 4 seconds and it looks every second, where a real one waits for half
-an hour; the worker knows that by its setting.
+The node's `consumer_timeout` is 4 seconds and it looks every second, where a real one waits for
+half an hour; the worker knows that by its setting.
 """
 
 import signal

@@ -223,7 +223,9 @@ class DeadLetters:
         self._app = app
         self._wanted = wanted
         self._limit = limit
-        self._window = min(depth, DEEPEST, limit if limit and wanted == ALL else DEEPEST)
+        # Not less for a small limit: what a quorum queue is given back it delivers before the rest,
+        # in the order of giving back, so that who takes only some of it changes the order.
+        self._window = min(depth, DEEPEST)
         self._arrived: deque[Delivery] = deque()
         self._current = ""
         self._in_hand = 0

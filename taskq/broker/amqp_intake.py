@@ -5,8 +5,10 @@ mended by `connection`.
 """
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from pika.channel import Channel
 from pika.exceptions import ChannelClosedByBroker
@@ -16,8 +18,11 @@ from taskq.broker.base import BrokerOptions, Delivery, Queue
 from taskq.broker.connection import Link, Scratch, ignore, why
 from taskq.broker.fastpath import FastConnection
 from taskq.log import event
-from taskq.loop import Loop
+from taskq.loop import Loop, Timer
 from taskq.wire.message import Message
+
+#: Seconds between two looks at the queues that bring nothing.
+_LOOK_INTERVAL = 5.0
 
 
 class AmqpIntake:
@@ -26,6 +31,11 @@ class AmqpIntake:
     `Delivery.hold` is the channel's life: what was delivered in an earlier one cannot be settled
     any more, and comes again.  What the broker had sent before it heard of `cancel` or `pause`
     still arrives at `on_delivery`.
+
+    A consumer may be dead without anybody being told: when a quorum queue is deleted and declared
+    again at once, RabbitMQ 3.10 cancels nobody, and delivers no more.  So a queue that is silent is
+    looked at now and then; messages that stay in it while there is room for them say that the
+    connection is of no use.
     """
 
     def __init__(
@@ -55,6 +65,9 @@ class AmqpIntake:
         self._tags = itertools.count(1)
         self._unsettled: dict[int, bool] = {}  # delivery tag -> acked in this turn; ascending
         self._acked: list[int] = []
+        self._looker: Timer | None = None
+        self._lively: set[str] = set()  # queues that brought something since the last look
+        self._doubted: set[str] = set()  # ... that at the last look had something, and did not
 
     def consume(self, queues: Sequence[Queue], window: int) -> None:
         self._window = window
@@ -102,6 +115,7 @@ class AmqpIntake:
         if self._closed:
             return
         self._closed = True
+        self._stop_looking()
         if self._is_linked:
             self._send_acks()
             self._hold = None
@@ -172,6 +186,7 @@ class AmqpIntake:
             self._is_ready = True
             self._link.prove()
             self._on_ready()
+            self._look_later()
 
     def _delivered(
         self,
@@ -185,6 +200,8 @@ class AmqpIntake:
         if self._closed or self._hold is None:
             return
         self._unsettled[tag] = False
+        queue = self._queues[consumer]
+        self._lively.add(queue)
         first_exchange = exchange.decode("utf-8", "replace")
         first_key = routing_key.decode("utf-8", "replace")
         count = 0
@@ -198,7 +215,7 @@ class AmqpIntake:
             Delivery(
                 tag,
                 self._hold,
-                self._queues[consumer],
+                queue,
                 message,
                 first_exchange,
                 first_key,
@@ -223,7 +240,62 @@ class AmqpIntake:
         if isinstance(error, ChannelClosedByBroker):
             self._connection.abandon(why(error))
 
+    # -- the watchdog ------------------------------------------------------------------------
+
+    def _look_later(self) -> None:
+        self._looker = self._loop.call_later(_LOOK_INTERVAL, self._look)
+
+    def _look(self) -> None:
+        """Ask after the queues that were silent, one after the other; then again in a while."""
+        silent = deque(
+            queue
+            for queue in self._consumers.keys() - self._lively
+            if "x-single-active-consumer" not in self._wanted[queue].arguments
+        )
+        self._lively.clear()
+
+        def ask(channel: Channel) -> None:
+            if silent:
+                channel.queue_declare(silent[0], passive=True, callback=partial(answer, channel))
+            else:
+                channel.close()
+
+        def answer(channel: Channel, declared: Any) -> None:
+            self._looked(silent.popleft(), declared.method.message_count)
+            ask(channel)
+
+        def closed(_channel: Channel, error: Exception) -> None:
+            if silent and isinstance(error, ChannelClosedByBroker):
+                self._looked(silent[0], why(error))
+            if self._connection.is_open and not self._closed:
+                self._look_later()
+
+        def opened(channel: Channel) -> None:
+            channel.add_on_close_callback(closed)
+            ask(channel)
+
+        self._connection.channel(on_open_callback=opened)
+
+    def _looked(self, queue: str, found: int | str) -> None:
+        """*found* so many messages in *queue*, or why the broker does not say: twice is enough."""
+        if not found or queue in self._lively or len(self._unsettled) >= self._window:
+            self._doubted.discard(queue)
+        elif queue not in self._doubted:
+            self._doubted.add(queue)
+        else:
+            self._connection.abandon(
+                f"it delivers nothing from queue {queue!r}, found there: {found}"
+            )
+
+    def _stop_looking(self) -> None:
+        if self._looker is not None:
+            self._looker.cancel()
+            self._looker = None
+        self._lively.clear()
+        self._doubted.clear()
+
     def _down(self, reason: str, _error: BaseException) -> None:
+        self._stop_looking()
         self._channel = None
         self._hold = None
         self._consumers.clear()

@@ -14,10 +14,10 @@ PORTABLE := tests/unit tests/wire tests/contract
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo test test-long check format clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/installed ## thousands of real tasks here and now, with no server
 	@$(BIN)/python examples/demo.py
@@ -25,6 +25,9 @@ demo: $(VENV)/installed ## thousands of real tasks here and now, with no server
 test: $(VENV)/installed-dev servers ## install the servers that tests need, run all tests
 	$(BIN)/python -m pytest
 	@$(MAKE) --no-print-directory $(OTHER_PYTHONS:%=portable-%)
+
+test-long: $(VENV)/installed-dev servers ## the fault suite with ten times as many tasks
+	TASKQ_TEST_SCALE=10 $(BIN)/python -m pytest tests/faults --timeout 1800 -s
 
 check: $(VENV)/installed-dev ## format, lint, types and the rules of the house
 	$(BIN)/ruff format --check .

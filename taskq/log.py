@@ -81,7 +81,10 @@ EVENTS: dict[str, tuple[int, str]] = {
     "task-rejected": (_WARNING, "Task {name}[{id}] rejected: {reason}"),
     "task-ignored": (_INFO, "Task {name}[{id}] ignored"),
     "task-revoked": (_INFO, "Task {name}[{id}] revoked: {reason}"),
-    "task-claimed": (_INFO, "Task {name}[{id}] takes long: its message is taken over by a fresh one"),
+    "task-claimed": (
+        _INFO,
+        "Task {name}[{id}] takes long: a fresh message takes over",
+    ),
     "task-timed-out": (_ERROR, "Task {name}[{id}] took longer than {seconds:g}s: ending its child"),
     "task-dead-lettered": (_ERROR, "Task {name}[{id}] moved to {queue}: {reason}"),
     "task-lost": (_ERROR, "Task {name}[{id}] lost its process ({how}); crash {crashes} of {limit}"),

@@ -278,7 +278,8 @@ class AmqpIntake:
 
     def _looked(self, queue: str, found: int | str) -> None:
         """*found* so many messages in *queue*, or why the broker does not say: twice is enough."""
-        if not found or queue in self._lively or len(self._unsettled) >= self._window:
+        is_quiet = queue in self._consumers and queue not in self._lively
+        if not found or not is_quiet or len(self._unsettled) >= self._window:
             self._doubted.discard(queue)
         elif queue not in self._doubted:
             self._doubted.add(queue)

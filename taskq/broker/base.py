@@ -208,9 +208,7 @@ class Broker(Protocol):
     def url(self) -> str:
         """The URL for people, with the password masked."""
 
-    def outlet(
-        self, loop: Loop | None, *, on_blocked: Callable[[bool], None] = unheard
-    ) -> Outlet:
+    def outlet(self, loop: Loop | None, *, on_blocked: Callable[[bool], None] = unheard) -> Outlet:
         """Open a way to publish; *loop* may be None where `needs_loop` is False.
 
         *on_blocked* hears True when the broker takes no messages for a while (an alarm), which

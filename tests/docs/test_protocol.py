@@ -16,6 +16,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from tests.support.process import APP, StartWorker
 from tests.support.rabbit import Rabbit
+from tests.support.wait import wait_until
 
 #: Seconds to wait for an answer.
 BOUND = 30
@@ -134,6 +135,7 @@ def test_what_breaks_the_rules_is_kept_with_its_reason(stranger: Stranger, rabbi
     task_id = stranger.send("tasks.add", [], body=b"[[2, 3], {")
 
     answer = stranger.hear()
+    wait_until(lambda: rabbit.count("q1.dead"), "the dead letter")
     ((properties, body),) = rabbit.drain("q1.dead")
 
     assert (task_id, "FAILURE") == (answer["task_id"], answer["status"])

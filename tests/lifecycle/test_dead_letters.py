@@ -379,6 +379,7 @@ def test_foreign_messages_are_listed_shown_and_exported_and_none_is_lost(
     assert told["replayed"] + len(told["refused"]) == 150
     assert "cannot be decoded" in told["refused"][0]["why"]
     print(site.count("q2"), site.count("q1.dead"), told["replayed"], len(told["refused"]))
+    ll = shell.told("list", *at); print([each["id"] for each in ll]); print([x["id"] for x in listed].index(ll[2]["id"]) if len(ll)>2 else None)
     wait_until(lambda: site.count("q1.dead") == len(told["refused"]), "the rest to be given back", timeout=3)
     assert refused == {each["id"] for each in shell.told("list", *at)}
     assert Counter(m.body for m in messages) == Counter(

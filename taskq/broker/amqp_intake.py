@@ -253,6 +253,9 @@ class AmqpIntake:
             if "x-single-active-consumer" not in self._wanted[queue].arguments
         )
         self._lively.clear()
+        if not silent:
+            self._look_later()
+            return
 
         def ask(channel: Channel) -> None:
             if silent:
@@ -274,7 +277,8 @@ class AmqpIntake:
             channel.add_on_close_callback(closed)
             ask(channel)
 
-        self._connection.channel(on_open_callback=opened)
+        if self._connection.is_open:
+            self._connection.channel(on_open_callback=opened)
 
     def _looked(self, queue: str, found: int | str) -> None:
         """*found* so many messages in *queue*, or why the broker does not say: twice is enough."""

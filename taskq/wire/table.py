@@ -5,6 +5,7 @@ those of RabbitMQ, whose letters differ from the AMQP 0-9-1 text in places:
 https://www.rabbitmq.com/amqp-0-9-1-errata.html#section_3.
 """
 
+import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -29,8 +30,8 @@ _TIMESTAMP = struct.Struct(">cQ")
 def encode(values: Mapping[str, Any]) -> bytes:
     """*values* as a field table, its four length bytes included; ValueError if it cannot be.
 
-    Takes str, bytes, bool, int (64 bits), float, Decimal (32 bits), datetime (whole seconds, a
-    naive one in UTC), None, and mappings, lists and tuples of these.  The error names the header.
+    Takes str, bytes, bool, int (64 bits), finite float, Decimal (32 bits), datetime (whole seconds,
+    a naive one in UTC), None, and mappings, lists and tuples of these.  The error names the header.
     """
     return _table(values, 1)
 
@@ -117,6 +118,12 @@ def _integer(value: int, _depth: int) -> bytes:
     raise ValueError("an integer beyond 64 bits")
 
 
+def _float(value: float, _depth: int) -> bytes:
+    if not math.isfinite(value):  # RabbitMQ closes the connection that sends such a header
+        raise ValueError(f"{value} is no number that RabbitMQ takes")
+    return _DOUBLE.pack(b"d", value)
+
+
 def _decimal(value: Decimal, _depth: int) -> bytes:
     sign, digits, exponent = value.as_tuple()
     if isinstance(exponent, int) and -255 <= exponent <= 10:
@@ -138,7 +145,7 @@ _WRITERS: dict[type, Callable[[Any, int], bytes]] = {
     bool: lambda value, _depth: b"t\1" if value else b"t\0",
     int: _integer,
     type(None): lambda _value, _depth: b"V",
-    float: lambda value, _depth: _DOUBLE.pack(b"d", value),
+    float: _float,
     list: lambda value, depth: _array(value, depth + 1),
     tuple: lambda value, depth: _array(value, depth + 1),
     dict: lambda value, depth: b"F" + _table(value, depth + 1),

@@ -140,6 +140,8 @@ class Arena:
     def close(self) -> None:
         for flood in self._floods:
             flood.end()
+        for app in self.site.apps:
+            app.close()
 
 
 def _id(message: Message) -> str:

@@ -1,32 +1,21 @@
 """`taskq dead` on both brokers: nothing is lost by looking, by sending again, or by a kill."""
 
-import base64
 import json
 import os
 import pty
-import random
-import re
-import signal
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 
 from taskq.broker.base import Queue
-from taskq.cli.dead import dead
 from taskq.deadletters import DeadLetters
 from taskq.loop import Loop
-from taskq.wire.message import Message, Properties, encode_properties
-from tests.docs.pages import page
-from tests.lifecycle.test_bad_messages import deep_headers
+from taskq.wire.message import Message
 from tests.support.ledger import Ledger, assert_conserved
 from tests.support.letters import a_letter, a_task, bury
 from tests.support.process import APP, REPOSITORY, StartWorker
@@ -187,33 +176,6 @@ def test_two_thousand_replayed_tasks_run_exactly_once_each(
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
-def test_a_replay_that_ends_in_the_middle_loses_nothing(
-    site: Site,
-    shell: Shell,
-    worker_process: StartWorker,
-    ledger: Ledger,
-    number: signal.Signals,
-) -> None:
-    sent = fill(site, 2000)
-
-    struck = shell.start("-c", STRUCK, site.url, "1000", str(int(number)))
-    struck.communicate(timeout=60)
-    assert struck.returncode != 0
-    # RabbitMQ takes note of the end of a connection when it comes to it.
-    wait_until(lambda: site.count("q1") + site.count("q1.dead") >= 2000, "all to be ready again")
-    assert 0 < site.count("q1") < 2000
-    repeated = site.count("q1") + site.count("q1.dead") - 2000
-    shell.run("replay", "--broker", site.url, "-Q", "q1")
-    worker = worker_process(APP, "-Q", "q1", "-c", "2", "-l", "warning", env=site.env)
-    wait_until(lambda: len(ledger.ids()) >= 2000 + repeated, "all to run", timeout=60)
-
-    assert 0 == worker.stop()
-    assert_conserved(sent, ledger, dead=ids_in(site, "q1.dead"), queued=ids_in(site, "q1"))
-    assert ledger.repeats() == repeated
-    assert repeated < 1000  # only what was on its way
-
-
 def test_looking_thirty_times_changes_nothing(site: Site, shell: Shell) -> None:
     with site.broker() as broker:
         letters = [a_letter(a_task(f"task-{n:02}")) for n in range(50)]
@@ -228,33 +190,6 @@ def test_looking_thirty_times_changes_nothing(site: Site, shell: Shell) -> None:
     assert [f"task-{n:02}" for n in range(50)] == [each["id"] for each in listed]
     wait_until(lambda: site.count("q1.dead") == 50, "the letters to be given back")
     assert [*map(identity, letters)] == [*map(identity, site.take("q1.dead", 50))]
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
-def test_letters_in_the_hands_of_a_process_that_ends_are_given_back_in_order(
-    site: Site, shell: Shell, tmp_path: Path, number: signal.Signals
-) -> None:
-    sent = fill(site, 300)
-    os.mkfifo(tmp_path / "pipe")
-
-    # Its reader takes one line and then no more, so that the export cannot come to its end.
-    exporting = shell.start(
-        "-m", "taskq", "dead", "export", "pipe", "--broker", site.url, "-Q", "q1"
-    )
-    with (tmp_path / "pipe").open() as lines:
-        assert sent[0] == json.loads(lines.readline())["id"]
-        assert 0 == site.count("q1.dead")
-        exporting.send_signal(number)
-        exporting.communicate(timeout=30)
-        assert exporting.returncode == (1 if number == signal.SIGINT else -number)
-
-    # On SQLite somebody has to notice that the holder died: the next one who looks.
-    def given_back() -> bool:
-        return len(shell.told("list", "--broker", site.url, "-Q", "q1", "--limit", "1000")) == 300
-
-    wait_until(given_back, "the letters to be given back")
-    wait_until(lambda: site.count("q1.dead") == 300, "the letters to be given back")
-    assert sent == ids_in(site, "q1.dead")
 
 
 def test_what_cannot_be_sent_stays_and_is_told(rabbit: Rabbit, tmp_path: Path) -> None:
@@ -324,67 +259,6 @@ def test_delayed_tasks_whose_queue_was_deleted_are_found_and_sent_to_it(
     assert "its queue was gone when its time came" == listed["reason"]
     assert [late.id] == ids_in(site, "gone")
     app.close()
-
-
-# -- what anybody may have put there -------------------------------------------------------------
-
-VALUES: list[Any] = [
-    None, True, -1, 2**62, 1.5, 1e300, "", "text", "\x1b[31mred\n\ttab", b"\xff\x00",
-    Decimal("1.10"), datetime(2026, 1, 2, tzinfo=UTC), [], [1, [2]], {}, {"k": {"l": []}},
-]  # fmt: skip
-NAMES = [
-    "task", "id", "retries", "eta", "expires", "timelimit", "compression", "taskq-crashes", "other",
-    "taskq-dead-queue", "taskq-dead-reason", "taskq-dead-at", "taskq-dead-attempts",
-    "taskq-dead-properties", "taskq-dead-message",
-]  # fmt: skip
-
-
-def strangers(count: int) -> list[Message]:
-    """Messages that no worker of ours wrote, the same ones each time."""
-    draw = random.Random(7)
-    made = [deep_headers(), Message(b"\0\0", b""), Message.of(Properties(), b"\xff" * 100)]
-    while len(made) < count:
-        names = draw.sample(NAMES, draw.randrange(len(NAMES)))
-        headers = {name: draw.choice(VALUES) for name in names}
-        content = draw.choice([None, "application/json", "application/x-msgpack", "text/html"])
-        properties = Properties(headers=headers, content_type=content, delivery_mode=2)
-        made.append(Message(encode_properties(properties), draw.randbytes(draw.randrange(50))))
-    return made
-
-
-def test_foreign_messages_are_listed_shown_and_exported_and_none_is_lost(
-    site: Site, shell: Shell, tmp_path: Path
-) -> None:
-    messages = strangers(150)
-    at = ("--broker", site.url, "-Q", "q1")
-    with site.broker() as broker:
-        bury(broker, messages)
-
-    listed = shell.told("list", *at, "--limit", "1000")
-    shown = shell.run("show", *{each["id"] for each in listed}, *at).stdout
-    table = shell.run("list", *at, "--limit", "1000").stdout
-    shell.run("export", "letters.jsonl", *at)
-
-    exported = [json.loads(line) for line in (tmp_path / "letters.jsonl").read_text().splitlines()]
-    assert 150 == len(listed) == len(exported) == len(table.splitlines()) - 1
-    assert "\x1b" not in shown + table
-    found = [
-        Message(base64.b64decode(each["raw"]), base64.b64decode(each["body"])) for each in exported
-    ]
-    assert [*map(identity, messages)] == [*map(identity, found)]
-
-    (told,) = shell.told("replay", *at, "--to", "q2", code=1)
-
-    refused = {each["id"] for each in told["refused"]}
-    assert told["replayed"] + len(told["refused"]) == 150
-    assert "cannot be decoded" in told["refused"][0]["why"]
-    print(site.count("q2"), site.count("q1.dead"), told["replayed"], len(told["refused"]))
-    ll = shell.told("list", *at); print([each["id"] for each in ll]); print([x["id"] for x in listed].index(ll[2]["id"]) if len(ll)>2 else None)
-    wait_until(lambda: site.count("q1.dead") == len(told["refused"]), "the rest to be given back", timeout=3)
-    assert refused == {each["id"] for each in shell.told("list", *at)}
-    assert Counter(m.body for m in messages) == Counter(
-        m.body for queue in ("q2", "q1.dead") for m in site.take(queue, site.count(queue))
-    )
 
 
 # -- how it talks --------------------------------------------------------------------------------
@@ -517,17 +391,3 @@ def test_an_export_onto_a_full_disk_fails(site: Site, shell: Shell) -> None:
 
     assert "/dev/full cannot be written: No space left on device" in told.stderr
     assert 3 == site.count("q1.dead")
-
-
-def test_every_command_and_option_stands_in_its_page() -> None:
-    text = page("dead-letters")
-    options = {
-        name
-        for command in dead.commands.values()
-        for param in command.params
-        if isinstance(param, click.Option)
-        for name in param.opts
-    }
-
-    assert not [name for name in dead.commands if f"taskq dead {name}" not in text]
-    assert options == set(re.findall(r"`(--?[\w-]+)`", text))

@@ -283,7 +283,7 @@ class Settings(BaseModel):
     #: Run a task again when its process died (unlike Celery, by default), up to `max_crashes`.
     task_reject_on_worker_lost: bool = True
     max_crashes: PositiveInt = 3
-    #: RabbitMQ's consumer_timeout: what runs for half of it is claimed anew, so as not to run twice.
+    #: RabbitMQ's consumer_timeout: what runs for half of it is claimed anew, not to run twice.
     broker_consumer_timeout: Seconds = 1800.0
     #: A message that the broker has delivered this often is dead-lettered.
     max_deliveries: PositiveInt = 50

@@ -144,9 +144,7 @@ class Dispatcher:
             if job.phase is Phase.WAITING and not job.settled:
                 self._close(job)
             job.settled = True
-            if job.claiming:
-                job.claiming = False
-                job.pending -= 1
+            self.claim_refused(job.number)  # its copy went the same way
         # What was acked early and came back from a dead child exists nowhere else.
         self._waiting = deque(job for job in self._waiting if self.ledger.get(job.number))
         self._held.clear()

@@ -379,6 +379,18 @@ def test_a_job_that_ends_while_it_is_claimed_waits_for_the_claim() -> None:
     assert [first.tag, fresh.tag] == hands.acked
 
 
+def test_a_job_that_ended_while_it_was_claimed_is_forgotten_at_a_cut() -> None:
+    dispatcher, hands = make()
+    job = dispatcher.receive(delivery(), 100.0)
+    dispatcher.renew(100.0)
+    dispatcher.done(1, job.number, Outcome.SUCCESS, 50.0)
+
+    dispatcher.lose_deliveries()
+
+    assert Counter() == hands.settled
+    assert 0 == len(dispatcher.ledger)
+
+
 def test_after_a_cut_a_running_job_takes_its_message_up_again() -> None:
     dispatcher, hands = make()
     job = dispatcher.receive(delivery(), 100.0)

@@ -29,6 +29,7 @@ from taskq.errors import BrokerUnavailable, PublishError
 from taskq.loop import Loop
 from taskq.wire import dead, task
 from taskq.wire.dead import DeadLetter
+from taskq.wire.headers import BROKER_HEADERS
 from taskq.wire.message import Message, Properties
 
 #: So many letters of a queue are kept in hand, and thus looked through, unless told otherwise.
@@ -93,9 +94,7 @@ class Letter:
             if isinstance(name, str) and name:
                 return name
         known = {
-            name: value
-            for name, value in properties.headers.items()
-            if name not in task.BROKER_HEADERS
+            name: value for name, value in properties.headers.items() if name not in BROKER_HEADERS
         }
         content = repr(sorted(known.items())).encode(errors="replace") + self.message.body
         return f"no-id-{hashlib.sha256(content).hexdigest()[:12]}"
@@ -318,22 +317,22 @@ class DeadLetters:
         """Take the letters that stood in *place*, the oldest first, as far as the window goes."""
         if not self.waiting[place.name]:
             return  # it may not even exist, and looking makes no queues
+        # The place before stays consumed from, unheard.  While many acks are on their way to a
+        # quorum queue, RabbitMQ's channel holds others back, and a closed channel forgets them,
+        # unless a consumer of the queue was cancelled after them; as closing does with all.
         self._current, self._in_hand = place.name, 0
         self._arrived.clear()
         self._intake.consume([Queue(place.name, kind="dead")], self._window)
-        try:
-            total = self.waiting[place.name]
-            for taken in range(total):
-                if not self._arrive():
-                    if self._is_full:
-                        self.out_of_reach += total - taken
-                    else:  # the others are gone: expired, or in somebody else's hands
-                        self.waiting[place.name] = taken
-                    return
-                self.seen += 1
-                yield self._arrived.popleft()
-        finally:
-            self._intake.cancel(place.name)
+        total = self.waiting[place.name]
+        for taken in range(total):
+            if not self._arrive():
+                if self._is_full:
+                    self.out_of_reach += total - taken
+                else:  # the others are gone: expired, or in somebody else's hands
+                    self.waiting[place.name] = taken
+                return
+            self.seen += 1
+            yield self._arrived.popleft()
 
     def _arrive(self) -> bool:
         """Wait for a letter; whether there is one."""
@@ -365,7 +364,7 @@ class DeadLetters:
                 )
 
     def _on_delivery(self, delivery: Delivery) -> None:
-        if delivery.queue == self._current:  # not what a cancelled consumer had been sent
+        if delivery.queue == self._current:  # not what comes to a place that is done with
             self._in_hand += 1
             self._arrived.append(delivery)
 

@@ -10,6 +10,7 @@
     ├── BackendUnavailable           the result store did not answer
     ├── PublishError
     │   ├── PublishRefused           certainly not queued
+    │   │   └── Undeliverable        ... nor would it be if it were sent again
     │   └── PublishUnconfirmed       may be queued; the same id is safe to send again
     ├── EncodeError                  a value that would not come back equal
     ├── MessageMalformed             received bytes that are no task
@@ -70,6 +71,10 @@ class PublishError(TaskqError):
 
 class PublishRefused(PublishError):
     """The message is certainly not queued: unroutable, rejected, or never handed to the broker."""
+
+
+class Undeliverable(PublishRefused):
+    """Sending the same message again is in vain: it leads to no queue, or no broker can take it."""
 
 
 class PublishUnconfirmed(PublishError):
@@ -133,7 +138,11 @@ class TaskRequest(Exception):
 
 
 class Retry(TaskRequest):
-    """Run this task again later; *when* is seconds from now or a datetime, None for now."""
+    """Run this task again later, as `Task.retry` would, for as long as it has retries left.
+
+    *when* is seconds from now or a datetime; None: as the task's options say.  *exc* is what it
+    fails with when no retries are left.
+    """
 
     def __init__(
         self,

@@ -49,7 +49,8 @@ class Hook(Generic[P]):
                 handler(*args, **fields)
             except Exception as error:
                 function = getattr(handler, "__qualname__", repr(handler))
-                log.event("hook-failed", hook=self.name, function=function, exception=repr(error))
+                failed = log.brief(repr(error))
+                log.event("hook-failed", hook=self.name, function=function, exception=failed)
 
     def __bool__(self) -> bool:
         """Whether anybody listens: lets hot paths skip making the fields."""

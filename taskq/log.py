@@ -62,6 +62,10 @@ EVENTS: dict[str, tuple[int, str]] = {
         "taking no more messages for now: those held are {held:,} bytes (worker_max_held_bytes)",
     ),
     "intake-resumed": (_INFO, "taking messages again"),
+    "window-resized": (
+        _DEBUG,
+        "holding {window} messages of each queue from now on, as tasks take so long",
+    ),
     "child-started": (_DEBUG, "child {pid} started"),
     "child-ready": (_DEBUG, "child {pid} ready"),
     "child-died": (_ERROR, "child {child} died: {how}"),
@@ -93,6 +97,9 @@ EVENTS: dict[str, tuple[int, str]] = {
     "hook-failed": (_ERROR, "{hook} hook {function} failed: {exception}"),
 }
 
+#: See `limit`; what it is until somebody knows better is Celery's figure.
+_longest = 1024
+
 _signals: int | None = (
     int(os.environ["TASKQ_TEST_SIGNALS"]) if "TASKQ_TEST_SIGNALS" in os.environ else None
 )
@@ -106,6 +113,17 @@ def event(name: str, /, **fields: Any) -> None:
     if _signals is not None:
         line = json.dumps({"event": name, "pid": os.getpid(), **fields}, default=str)
         os.write(_signals, line.encode()[:4000] + b"\n")
+
+
+def limit(longest: int) -> None:
+    """From now on `brief` leaves *longest* characters; the setting repr_max_length."""
+    global _longest
+    _longest = longest
+
+
+def brief(text: str) -> str:
+    """*text*, which may quote a task's arguments, as far as the log may show it."""
+    return text if len(text) <= _longest else f"{text[:_longest]}..."
 
 
 def inherited() -> list[int]:

@@ -176,12 +176,13 @@ class Loop:
                 callback()
 
     def _read_wakeups(self) -> None:
-        # Cleared before reading: a callback added from now on writes a byte of its own.
-        self._awake = False
         try:
             received = self._wakeup.recv(4096)
         except BlockingIOError:
-            return
+            received = b""
+        # Cleared after reading, or the byte of a callback that is added in between would be read
+        # too, and no later one would write another.  Such a callback still runs in this turn.
+        self._awake = False
         for number in received:
             if number in self._signals:
                 self._signals[number]()

@@ -20,6 +20,7 @@ result_backend_timeout           5  one operation of the result store
 result_store_retry              60  trying to store a result while the store is away
 worker_child_start_timeout      30  from forking a child to its first word
 worker_shutdown_timeout       none  from TERM to stopping what still runs; set it to bound TERM
+worker_soft_shutdown_timeout     0  from QUIT to stopping what still runs
 kill_wait                      0.1  from SIGTERM to SIGKILL of a child
 ==========================  ======  ============================================================
 """
@@ -32,8 +33,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -49,10 +49,11 @@ from pydantic import (
     ValidationError,
 )
 
-from taskq import log, url
+from taskq import log, schedules, url
 from taskq.backends.base import BackendOptions
 from taskq.broker.base import BrokerOptions
 from taskq.errors import ConfigurationError
+from taskq.wire.task import MAX_REPR
 
 #: Sources of values, weakest first.
 _PROJECT, _OBJECT, _ENVIRONMENT, _CODE = 1, 2, 3, 4
@@ -68,7 +69,7 @@ _FOREIGN = frozenset(
     broker_pool_limit broker_pool_acquire_timeout broker_host broker_port broker_user
     broker_password broker_vhost
     beat_enable_remote_control beat_remote_control_max_tick_age beat_max_loop_interval
-    beat_schedule beat_scheduler beat_schedule_filename beat_sync_every
+    beat_scheduler beat_schedule_filename beat_sync_every
     beat_cron_starting_deadline
     cache_backend cache_backend_options cassandra_entry_ttl cassandra_keyspace cassandra_port
     cassandra_read_consistency cassandra_servers cassandra_bundle_path cassandra_table
@@ -106,7 +107,7 @@ _FOREIGN = frozenset(
     task_default_rate_limit task_retry_on_worker_lost task_remote_tracebacks
     task_repr_maxlevels task_send_sent_event task_allow_error_cb_on_chord_header
     worker_agent worker_autoscaler worker_cancel_long_running_tasks_on_connection_loss
-    worker_soft_shutdown_timeout worker_enable_soft_shutdown_on_idle worker_consumer
+    worker_enable_soft_shutdown_on_idle worker_consumer
     worker_direct worker_disable_rate_limits worker_deduplicate_successful_tasks
     worker_enable_remote_control worker_hijack_root_logger worker_log_color worker_log_datefmt
     worker_log_format worker_lost_wait worker_pool_putlocks worker_pool_restarts
@@ -120,6 +121,8 @@ _FOREIGN = frozenset(
 
 #: What to do instead of setting one of those, where there is something.
 _INSTEAD = {
+    "beat_cron_starting_deadline": "give entries a missed= or expires= of their own",
+    "beat_max_loop_interval": "beat sleeps until something is due",
     "broker_pool_limit": "a process has one publishing connection, whatever its threads",
     "broker_read_url": "use broker_url",
     "broker_write_url": "use broker_url",
@@ -134,7 +137,6 @@ _INSTEAD = {
     "worker_lost_wait": "a lost child is noticed at once",
     "worker_pool_start_method": "children are always forked, by a process that runs nothing else",
     "worker_proc_alive_timeout": "use worker_child_start_timeout",
-    "worker_soft_shutdown_timeout": "use worker_shutdown_timeout to bound what TERM waits for",
 }
 
 #: Old names that no rule leads from to the new one.
@@ -169,11 +171,18 @@ def _names(value: object) -> object:
 
 def _zone(name: str | None) -> str | None:
     if name is not None:
-        try:
-            ZoneInfo(name)
-        except (KeyError, ValueError, OSError) as error:
-            raise ValueError(f"no time zone is called {name!r}") from error
+        schedules.zone_named(name)
     return name
+
+
+def _schedule(entries: dict[str, Any]) -> dict[str, Any]:
+    """As they are, so that more can be put in; read only to find what is wrong."""
+    for name, entry in entries.items():
+        try:
+            schedules.read_entry(name, entry)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
+    return entries
 
 
 def _seconds(value: object) -> object:
@@ -221,7 +230,7 @@ class Settings(BaseModel):
     imports: Names = ()
     #: More of them.
     include: Names = ()
-    #: IANA name of the zone in which an `eta` without zone is meant; None is UTC.
+    #: IANA name of the zone of schedules, and of an `eta` without zone; None is UTC.
     timezone: Annotated[str | None, AfterValidator(_zone)] = None
     #: Serialisers (or MIME types) that are decoded; anything else is refused.
     accept_content: Names = ("json", "msgpack")
@@ -266,8 +275,8 @@ class Settings(BaseModel):
     #: Bytes; a larger body is refused where it is sent, and where it is received.
     task_max_payload: PositiveInt = 16 * 1024 * 1024
     task_publish_retry_policy: PublishRetry = PublishRetry()
-    #: Characters of arguments and results in logs and message headers.
-    repr_max_length: PositiveInt = 1024
+    #: Characters of arguments and results in logs and message headers, which have little room.
+    repr_max_length: Annotated[int, Field(ge=16, le=4096)] = MAX_REPR
     #: Run tasks in the caller instead of sending them (calls by name are sent all the same).
     task_always_eager: bool = False
     task_eager_propagates: bool = False
@@ -313,8 +322,8 @@ class Settings(BaseModel):
     #: How many children; None: one for each processor.
     worker_concurrency: PositiveInt | None = None
     worker_pool: Literal["prefork", "solo"] = "prefork"
-    #: Messages taken ahead: this times the children.
-    worker_prefetch_multiplier: PositiveInt = 4
+    #: Messages held of each queue: this times the children; 0: as many as tasks are short.
+    worker_prefetch_multiplier: NonNegativeInt = 0
     #: Bytes of bodies above which no more messages are taken.
     worker_max_held_bytes: PositiveInt = 256 * 1024 * 1024
     worker_max_tasks_per_child: PositiveInt | None = None
@@ -322,7 +331,13 @@ class Settings(BaseModel):
     worker_max_memory_per_child: PositiveInt | None = None
     worker_child_start_timeout: Seconds = 30.0
     worker_shutdown_timeout: Seconds | None = None
+    worker_soft_shutdown_timeout: NonNegativeFloat = 0.0
     kill_wait: NonNegativeFloat = 0.1
+
+    # -- the schedule ------------------------------------------------------------------------
+
+    #: Entries by name, each a mapping with `task`, `schedule` and more.
+    beat_schedule: Annotated[dict[str, Any], AfterValidator(_schedule)] = {}
 
     # -- what taskq always does: accepted because Celery's users set them ----------------------
 
@@ -333,20 +348,23 @@ class Settings(BaseModel):
     broker_connection_retry_on_startup: Literal[True] = True
 
     _ranks: dict[str, int] = PrivateAttr(default_factory=dict)
-    _changes: int = PrivateAttr(default=0)
+
+    # A slot, because it is read at every call of a task and pydantic's own private attributes are
+    # slow to read.
+    __slots__ = ("changes",)
+
+    if TYPE_CHECKING:
+        #: How often settings were changed; what is derived from them is made anew when it grew.
+        changes: int
 
     def __init__(self, **settings: Any) -> None:
         super().__init__()
+        object.__setattr__(self, "changes", 0)
         self._apply(project_table(), _PROJECT, "[tool.taskq] in pyproject.toml")
         self._apply(_from_environment(os.environ), _ENVIRONMENT, "the environment")
         self._apply(settings, _CODE, "TaskQ(...)")
 
     # -- reading and writing -------------------------------------------------------------------
-
-    @property
-    def changes(self) -> int:
-        """How often settings were changed; what is derived from them is made anew when it grew."""
-        return self._changes
 
     def update(self, *mappings: Mapping[str, Any], **settings: Any) -> None:
         """Set several at once; all or, if one is wrong, none."""
@@ -400,7 +418,7 @@ class Settings(BaseModel):
         for name in wanted:
             self.__dict__[name] = getattr(checked, name)
             self._ranks[name] = rank
-        self._changes += 1
+        object.__setattr__(self, "changes", self.changes + 1)
 
     # -- what others are told ------------------------------------------------------------------
 
@@ -423,6 +441,7 @@ class Settings(BaseModel):
             publish_timeout=self.publish_timeout,
             blocked_timeout=self.broker_blocked_timeout,
             dead_letter_max_length=self.dead_letter_max_length,
+            dead_letter_ttl=self.dead_letter_ttl,
             result_expires=self.result_expires or _DAY,
             ssl=tls if isinstance(tls, dict) else {"enabled": True} if tls else {},
             root=str(project_root()),

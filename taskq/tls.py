@@ -17,8 +17,9 @@ _UNVERIFIED = ("none", "cert_none", "verify_none")
 #: OpenSSL's codes for a certificate that is in order and names another host, or another address.
 _OTHER_NAMES = (62, 64)
 
-#: Servers that this process has warned of.
+#: Servers that this process has warned of, and whether another one does that for it.
 _announced: set[str] = set()
+_silent = False
 
 
 def verifies(option: object, name: str) -> bool:
@@ -61,9 +62,15 @@ def context(
     return made
 
 
+def be_silent() -> None:
+    """Warn of nothing in this process: another one knows the same servers, and does."""
+    global _silent
+    _silent = True
+
+
 def announce_unverified(server: str, remedy: str) -> None:
     """Warn, once in a process, that anybody in between may pose as *server* (a URL)."""
-    if server not in _announced:
+    if not _silent and server not in _announced:
         _announced.add(server)
         event("tls-unverified", server=masked(server), remedy=remedy)
 

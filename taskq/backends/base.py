@@ -136,7 +136,8 @@ class Subscriptions:
             try:
                 on_ready(result)
             except Exception as error:  # one caller's mistake must not cost others their result
-                log.event("hook-failed", hook="result", function=on_ready, exception=repr(error))
+                failed = log.brief(repr(error))
+                log.event("hook-failed", hook="result", function=on_ready, exception=failed)
 
 
 @contextmanager

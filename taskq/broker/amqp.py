@@ -1,7 +1,7 @@
 """RabbitMQ as a broker: what its URL names, and the holds on it that it hands out.
 
 Each hold keeps one connection of its own (`connection.Link`): `amqp_outlet` publishes with
-confirms, `amqp_intake` consumes.  What is declared, and under which names, is decided by
+confirms, `amqp_intake` consumes, `amqp_lease` does both on one channel.  What is declared, and under which names, is decided by
 `topology`; how bytes are cut and joined by `fastpath`.
 """
 
@@ -13,8 +13,9 @@ from pika.exceptions import ChannelClosedByBroker
 
 from taskq.broker import fastpath
 from taskq.broker.amqp_intake import AmqpIntake, AmqpReplies
+from taskq.broker.amqp_lease import AmqpLease
 from taskq.broker.amqp_outlet import AmqpOutlet
-from taskq.broker.base import BrokerOptions, Delivery, Queue, unheard
+from taskq.broker.base import BrokerOptions, Delivery, Queue, Token, unheard
 from taskq.broker.connection import NOT_FOUND, Link, parameters, why
 from taskq.errors import BrokerUnavailable
 from taskq.loop import Loop
@@ -56,6 +57,17 @@ class AmqpBroker:
 
     def replies(self, loop: Loop, queue: Queue, on_reply: Callable[[Message], None]) -> AmqpReplies:
         return AmqpReplies(loop, self._options, queue, on_reply)
+
+    def lease(
+        self,
+        loop: Loop,
+        name: str,
+        length: float,
+        *,
+        granted: Callable[[Token], None],
+        lost: Callable[[str], None],
+    ) -> AmqpLease:
+        return AmqpLease(loop, self._options, name, length, granted, lost)
 
     def count(self, queue: str) -> int:
         """How many messages are ready in *queue*; BrokerUnavailable after the connect timeout."""

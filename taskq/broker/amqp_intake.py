@@ -60,10 +60,14 @@ class AmqpIntake:
         self._scratch: Scratch
         self._channel: Channel | None = None
         self._hold: object | None = None
-        self._consumers: dict[str, str] = {}  # queue -> its consumer's tag, from _start to cancel
+        #: Queue -> its consumers and how much each may bring; from `_start` to `cancel`.  Together
+        #: with what cancelled ones brought and is unsettled that makes the window.
+        self._consumers: dict[str, dict[bytes, int]] = {}
         self._queues: dict[bytes, str] = {}  # consumer tag -> queue, also after cancel
+        self._short: set[str] = set()  # queues whose consumers may not bring a window yet
         self._tags = itertools.count(1)
-        self._unsettled: dict[int, bool] = {}  # delivery tag -> acked in this turn; ascending
+        #: Delivery tag -> who brought it, or None once it is acked in this turn; ascending.
+        self._unsettled: dict[int, bytes | None] = {}
         self._acked: list[int] = []
         self._looker: Timer | None = None
         self._lively: set[str] = set()  # queues that brought something since the last look
@@ -81,6 +85,19 @@ class AmqpIntake:
             for queue in queues:
                 self.add(queue)
 
+    def resize(self, window: int) -> None:
+        old, self._window = self._window, window
+        if self._channel is None or self._closed:
+            return
+        for queue, consumers in self._consumers.items():
+            # Of several consumers only one would be active there: it keeps what it has.
+            if consumers and not _is_exclusive(self._wanted[queue]):
+                if window < old:
+                    self._cancel(consumers)
+                self._short.add(queue)
+        # At the end of the turn, because what the owner gives back meanwhile leaves room.
+        self._loop.at_turn_end(self._top_up)
+
     def add(self, queue: Queue) -> None:
         self._wanted[queue.name] = queue
         if self._channel is not None and not self._closed and queue.name not in self._consumers:
@@ -89,23 +106,28 @@ class AmqpIntake:
     def cancel(self, queue: str) -> None:
         self._wanted.pop(queue, None)
         self._starting.discard(queue)
-        tag = self._consumers.pop(queue, "")
-        if self._channel is not None and not self._closed and tag.encode() in self._queues:
-            self._channel.basic_cancel(tag, callback=ignore)
+        self._short.discard(queue)
+        self._cancel(self._consumers.pop(queue, {}))
+
+    def _cancel(self, consumers: dict[bytes, int]) -> None:
+        for tag in consumers:
+            if self._channel is not None and not self._closed:
+                self._channel.basic_cancel(tag.decode(), callback=ignore)
+        consumers.clear()
 
     def pause(self) -> None:
         for queue in list(self._wanted):
             self.cancel(queue)
 
     def ack(self, delivery: Delivery) -> None:
-        if delivery.hold is self._hold and self._unsettled.get(delivery.tag) is False:
+        if delivery.hold is self._hold and self._unsettled.get(delivery.tag):
             if not self._acked:
                 self._loop.at_turn_end(self._send_acks)
-            self._unsettled[delivery.tag] = True
+            self._unsettled[delivery.tag] = None
             self._acked.append(delivery.tag)
 
     def reject(self, delivery: Delivery, *, requeue: bool) -> None:
-        if delivery.hold is self._hold and self._unsettled.get(delivery.tag) is False:
+        if delivery.hold is self._hold and self._unsettled.get(delivery.tag):
             del self._unsettled[delivery.tag]
             assert self._channel is not None
             number = self._channel.channel_number
@@ -127,8 +149,8 @@ class AmqpIntake:
         if not acked or self._channel is None:
             return
         number, last = self._channel.channel_number, 0
-        for tag, is_acked in self._unsettled.items():
-            if not is_acked:
+        for tag, consumer in self._unsettled.items():
+            if consumer:
                 break
             last = tag
         frames = [fastpath.ack(number, last, multiple=True)] if last else []
@@ -137,6 +159,27 @@ class AmqpIntake:
             if tag > last:
                 frames.append(fastpath.ack(number, tag))
         self._connection.send(b"".join(frames))
+        self._top_up()
+
+    def _top_up(self) -> None:
+        """Let queues whose consumers may bring less than a window bring what is missing."""
+        for queue in list(self._short):
+            consumers = self._consumers.get(queue)
+            if consumers is None or self._channel is None or self._closed:
+                self._short.discard(queue)
+                continue
+            others = sum(
+                1
+                for tag in self._unsettled.values()
+                if tag and tag not in consumers and self._queues[tag] == queue
+            )
+            # A claim stands beside the one that it replaces, until that is acked.
+            window = self._window * (2 if self._wanted[queue].kind == "claim" else 1)
+            room = window - others - sum(consumers.values())
+            if room > 0:
+                self._consume(queue, consumers, room)
+            if not others:
+                self._short.discard(queue)
 
     # -- what the broker says ----------------------------------------------------------------
 
@@ -159,20 +202,26 @@ class AmqpIntake:
             self._start(queue)
 
     def _start(self, queue: Queue, *more: topology.Declaration) -> None:
-        tag = self._consumers[queue.name] = f"taskq-{next(self._tags)}"
+        consumers = self._consumers[queue.name] = {}
         needed = topology.declarations(queue, self._options.dead_letter_max_length)
-        self._scratch.ensure((*needed, *more), partial(self._declared, queue.name, tag))
+        self._scratch.ensure((*needed, *more), partial(self._declared, queue.name, consumers))
 
-    def _declared(self, queue: str, tag: str, refusal: str | None) -> None:
-        if self._channel is None or self._closed or self._consumers.get(queue) != tag:
+    def _declared(self, queue: str, consumers: dict[bytes, int], refusal: str | None) -> None:
+        known = self._consumers.get(queue)
+        if self._channel is None or self._closed or known is not consumers:
             return
         if refusal is not None:
             self._connection.abandon(f"queue {queue!r} cannot be declared: {refusal}")
             return
+        self._short.add(queue)
+        self._top_up()
+
+    def _consume(self, queue: str, consumers: dict[bytes, int], count: int) -> None:
+        assert self._channel is not None
+        tag = f"taskq-{next(self._tags)}"
+        consumers[tag.encode()] = count
         self._queues[tag.encode()] = queue
-        # A claim stands beside the one that it replaces, until that is acked.
-        twice = 2 if self._wanted[queue].kind == "claim" else 1
-        self._channel.basic_qos(prefetch_count=twice * self._window)
+        self._channel.basic_qos(prefetch_count=count)
         self._channel.basic_consume(
             queue,
             on_message_callback=ignore,  # the reader has deliveries first
@@ -199,7 +248,7 @@ class AmqpIntake:
     ) -> None:
         if self._closed or self._hold is None:
             return
-        self._unsettled[tag] = False
+        self._unsettled[tag] = consumer
         queue = self._queues[consumer]
         self._lively.add(queue)
         first_exchange = exchange.decode("utf-8", "replace")
@@ -226,7 +275,7 @@ class AmqpIntake:
 
     def _cancelled(self, consumer: bytes) -> None:
         queue = self._wanted.get(self._queues.get(consumer, ""))
-        if queue is None or self._closed:
+        if queue is None or self._closed or consumer not in self._consumers.get(queue.name, {}):
             return
         event("queue-gone", queue=queue.name)
         self._scratch.forget()
@@ -250,7 +299,7 @@ class AmqpIntake:
         silent = deque(
             queue
             for queue in self._consumers.keys() - self._lively
-            if "x-single-active-consumer" not in self._wanted[queue].arguments
+            if not _is_exclusive(self._wanted[queue])
         )
         self._lively.clear()
         if not silent:
@@ -305,9 +354,14 @@ class AmqpIntake:
         self._hold = None
         self._consumers.clear()
         self._queues.clear()
+        self._short.clear()
         self._unsettled.clear()
         self._acked.clear()
         self._on_lost(reason)
+
+
+def _is_exclusive(queue: Queue) -> bool:
+    return "x-single-active-consumer" in queue.arguments
 
 
 class AmqpReplies:

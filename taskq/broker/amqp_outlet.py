@@ -17,7 +17,7 @@ from taskq.broker import fastpath, topology
 from taskq.broker.base import BrokerOptions, Done, Queue, Route, unheard
 from taskq.broker.connection import Link, Scratch, ignore, why
 from taskq.broker.fastpath import FastConnection
-from taskq.errors import PublishError, PublishRefused, PublishUnconfirmed
+from taskq.errors import PublishError, PublishRefused, PublishUnconfirmed, Undeliverable
 from taskq.log import event
 from taskq.loop import Loop, Timer
 from taskq.retry import RetryPolicy
@@ -33,6 +33,9 @@ _CONNECTION_FORCED = 320
 #: RabbitMQ rejects what comes for a quorum queue that another connection is just declaring, or that
 #: is choosing a leader; a full queue also rejects.  Tried again within a second and a half.
 _REJECTED = RetryPolicy(limit=5, backoff=0.05, jitter=False)
+
+#: How RabbitMQ begins its answer to who looks for what is not there, or binds to it.
+_NOT_THERE = ("NOT_FOUND - no exchange", "NOT_FOUND - no queue")
 
 #: So many first frames of a publish are kept: one for each route in use.
 _MOST_HEADS = 1024
@@ -181,7 +184,7 @@ class AmqpOutlet:
             try:
                 climb = topology.climb(route.exchange, route.routing_key, letter.due - clock.wall())
             except ValueError as error:
-                self._fail(letter, str(error))
+                self._fail(letter, str(error), Undeliverable)
                 return
         if missing := self._missing(route, climb):
             self._plan(letter, missing)
@@ -189,7 +192,7 @@ class AmqpOutlet:
         try:
             frames = self._frames(letter, climb)
         except ValueError as error:
-            self._fail(letter, str(error))
+            self._fail(letter, str(error), Undeliverable)
             return
         self._sequence += 1
         self._unconfirmed[self._sequence] = letter
@@ -281,8 +284,10 @@ class AmqpOutlet:
             self._held.extend(letters)
             self._flow()
             return
+        # Other refusals may pass: of a queue that is choosing its leader, for one.
+        kind = Undeliverable if refusal.startswith(_NOT_THERE) else PublishRefused
         for letter in letters:
-            self._fail(letter, refusal)
+            self._fail(letter, refusal, kind)
 
     def _forget(self, letter: _Letter) -> None:
         """Declare again, when it is next needed, what *letter* needs."""
@@ -344,7 +349,8 @@ class AmqpOutlet:
                 self._forget(letter)
                 self._held.append(letter)
             else:
-                self._fail(letter, f"unroutable ({letter.returned}): no queue is bound for it")
+                why_not = f"unroutable ({letter.returned}): no queue is bound for it"
+                self._fail(letter, why_not, Undeliverable)
         if self._held or self._careful:
             self._flow()
 
@@ -411,7 +417,8 @@ class AmqpOutlet:
         self._unconfirmed.clear()
         if len(suspects) == 1 and (suspects[0].suspected or not queued):
             suspects[0].copies *= queued
-            self._fail(suspects[0], f"the broker closed the connection on it: {reason}")
+            told = f"the broker closed the connection on it: {reason}"
+            self._fail(suspects[0], told, Undeliverable)
         elif suspects:
             self._careful = True
             self._held = deque(sorted([*suspects, *self._held], key=_number))
@@ -445,8 +452,10 @@ class AmqpOutlet:
             self._fail(letter, self._link.reason if stopped else "no confirm in time")
         self._held = deque(letter for letter in self._held if letter.done is not None)
 
-    def _fail(self, letter: _Letter, reason: str) -> None:
-        """Report *letter* as refused, or as unconfirmed where a copy of it may be queued."""
+    def _fail(
+        self, letter: _Letter, reason: str, refused: type[PublishRefused] = PublishRefused
+    ) -> None:
+        """Report *letter* as *refused*, or as unconfirmed where a copy of it may be queued."""
         if letter.done is None:
             return
         name = letter.message.properties.correlation_id or letter.message.properties.message_id
@@ -456,7 +465,7 @@ class AmqpOutlet:
             letter,
             PublishUnconfirmed(f"{what} may or may not be queued {where}")
             if letter.copies
-            else PublishRefused(f"{what} was not queued {where}"),
+            else refused(f"{what} was not queued {where}"),
         )
 
     def _settle(self, letter: _Letter, error: PublishError | None) -> None:

@@ -9,7 +9,7 @@ raise at once; whatever depends on the other side is reported to a callback.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from taskq.errors import PublishError
 from taskq.loop import Loop
@@ -103,6 +103,8 @@ class BrokerOptions:
     publish_timeout: float = 10.0
     blocked_timeout: float = 30.0
     dead_letter_max_length: int = 1_000_000
+    #: Of what the embedded broker itself dead-letters; workers set that of their own dead letters.
+    dead_letter_ttl: float = 7 * 86_400.0
     result_expires: float = 86_400.0
     ssl: Mapping[str, Any] = field(default_factory=dict)
     #: Where relative SQLite paths start from.
@@ -135,7 +137,8 @@ class Outlet(Protocol):
 
         Before the first publish the queues of the route are declared.  With *due* (seconds since
         the epoch) the broker holds the message until then.  *done* hears PublishRefused when the
-        message is certainly not queued: unroutable (if *mandatory*), rejected, a missing exchange;
+        message is certainly not queued: rejected, no connection; Undeliverable, which is one, when
+        another attempt would be in vain: unroutable (if *mandatory*), a missing exchange;
         PublishUnconfirmed when *timeout* (None: the option's) passes without a word.  A lost
         connection is mended within the timeout and the message sent again with its id.
         *confirm* False means the caller's own process need not wait (a relay calls *done* at once;
@@ -165,6 +168,12 @@ class Intake(Protocol):
         Returns at once; a lost connection is mended for ever, with backoff.
         """
 
+    def resize(self, window: int) -> None:
+        """From now on at most *window* unsettled deliveries of each queue.
+
+        What is in hand stays there; where the broker counts by consumer it comes on top.
+        """
+
     def add(self, queue: Queue) -> None:
         """Consume from one more queue."""
 
@@ -192,6 +201,43 @@ class Replies(Protocol):
 
     def close(self) -> None:
         """Stop consuming.  Idempotent."""
+
+
+class Token(NamedTuple):
+    """What one holder of a lease hands on to the next: its number, and what it wrote down last."""
+
+    epoch: int
+    #: Empty if nobody ever held the lease.
+    note: str
+
+
+class Lease(Protocol):
+    """The right to do something that only one process at a time may do, and a way to publish for it.
+
+    It is asked for again and again, from the beginning until `release`::
+
+        waiting ── granted(token) ──▶ holding ── renew(note) ──▶ holding
+           ▲                             │
+           └─── lost(reason) ────────────┘── release(note) ──▶ over
+
+    Whoever holds it must renew it several times in its length, given in seconds.
+    """
+
+    def publish(self, message: Message, route: Route, done: Done) -> None:
+        """Send under the lease; *done* as that of `Outlet.publish`.
+
+        PublishRefused when this process does not hold it, or has not renewed it in time by its own
+        clock: others may hold it then.  What is not confirmed when it is lost is not sent again.
+        """
+
+    def renew(self, note: str) -> None:
+        """Hold on to the lease, and have the next holder find *note*.  Does nothing if not held."""
+
+    def release(self, note: str, timeout: float = 5.0) -> None:
+        """Let another have it at once, and release everything; *lost* is not called.  Idempotent.
+
+        As `Outlet.close`; *note* counts only while it is held.
+        """
 
 
 class Broker(Protocol):
@@ -227,6 +273,17 @@ class Broker(Protocol):
 
     def replies(self, loop: Loop, queue: Queue, on_reply: Callable[[Message], None]) -> Replies:
         """Consume the reply *queue* without acks; ConfigurationError where there are none."""
+
+    def lease(
+        self,
+        loop: Loop,
+        name: str,
+        length: float,
+        *,
+        granted: Callable[[Token], None],
+        lost: Callable[[str], None],
+    ) -> Lease | None:
+        """Ask for the lease *name*, of *length* seconds; None where the broker keeps no leases."""
 
     def count(self, queue: str) -> int:
         """How many messages are ready in *queue* (0 if it does not exist); blocks, any thread."""

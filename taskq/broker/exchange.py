@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from taskq.broker.base import Queue, Route
 from taskq.broker.topology import dead
-from taskq.errors import ConfigurationError, PublishRefused
+from taskq.errors import ConfigurationError, Undeliverable
 
 #: The rank of a message without a priority; the highest priority (9 and more) has rank 0.
 LAST_RANK = 9
@@ -50,17 +50,17 @@ def bindings(queue: Queue) -> list[Binding]:
 def targets(known: Iterable[Binding], route: Route, *, mandatory: bool) -> list[str]:
     """The queues that get a message sent to *route*, each once.
 
-    *known* are the bindings of its exchange.  PublishRefused if there is no such exchange,
+    *known* are the bindings of its exchange.  Undeliverable if there is no such exchange,
     or if nothing fits and it is *mandatory*.
     """
     every = list(known)
     if route.exchange and not every:
-        raise PublishRefused(
+        raise Undeliverable(
             f"not queued: there is no {route}; declare a queue that is bound to that exchange"
         )
     found = [binding.queue for binding in every if _fits(binding, route.routing_key)]
     if mandatory and not found:
-        raise PublishRefused(
+        raise Undeliverable(
             f"not queued: {route} leads to no queue; declare it first, or start a worker for it"
         )
     return list(dict.fromkeys(found))

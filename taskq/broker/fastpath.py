@@ -54,6 +54,7 @@ _TAG = struct.Struct(">QB")
 
 # Class 60 (basic), and the method of it.
 _PUBLISH, _RETURN, _DELIVER = 0x3C0028, 0x3C0032, 0x3C003C
+_DELIVERY = _INDEX.pack(_DELIVER)
 _ACK, _REJECT, _NACK = 0x3C0050, 0x3C005A, 0x3C0078
 
 _CONTENT_HEADER = struct.Struct(">BHIHHQ")
@@ -149,10 +150,46 @@ class Reader:
             elif kind == _HEADER:
                 self._take_header(channel, buffer[start:stop])
             elif kind == _METHOD:
+                if buffer.startswith(_DELIVERY, start) and self._take_whole(channel, start, stop):
+                    continue
                 if not self._take_method(channel, buffer[start:stop]):
                     self._on_frame(buffer[at : stop + 1])
             else:
                 self._on_frame(buffer[at : stop + 1])
+
+    def _take_whole(self, channel: int, start: int, stop: int) -> bool:
+        """Take a delivery whose three frames are there; False for all that is not as usual.
+
+        *start* and *stop* are those of its method.
+        """
+        buffer = self._buffer
+        try:
+            header = stop + 8
+            kind, same, size = _FRAME.unpack_from(buffer, stop + 1)
+            body = header + size + 8
+            if kind != _HEADER or same != channel or size < 14 or buffer[body - 8] != _END:
+                return False
+            (length,) = _SIZE.unpack_from(buffer, header + 4)
+            kind, same, size = _FRAME.unpack_from(buffer, body - 7)
+            end = body + size
+            if kind != _BODY or same != channel or size != length or buffer[end] != _END:
+                return False
+            at = start + 5 + buffer[start + 4]
+            consumer = buffer[start + 5 : at]
+            tag, redelivered = _TAG.unpack_from(buffer, at)
+            after = at + 10 + buffer[at + 9]
+            exchange = buffer[at + 10 : after]
+            if after + 1 + buffer[after] != stop:
+                return False
+        except (IndexError, struct.error):
+            return False
+        deliver = self.deliveries.get(channel)
+        if deliver is None or channel in self._contents:
+            return False
+        self._at = end + 1
+        message = Message(buffer[header + 12 : body - 8], buffer[body:end])
+        deliver(consumer, tag, redelivered == 1, exchange, buffer[after + 1 : stop], message)
+        return True
 
     def _take_method(self, channel: int, method: bytes) -> bool:
         """Take *method* if it is one of ours."""

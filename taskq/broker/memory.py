@@ -16,7 +16,7 @@ from taskq.broker import exchange
 from taskq.broker.base import BrokerOptions, Delivery, Done, Queue, Replies, Route, unheard
 from taskq.broker.exchange import Binding
 from taskq.broker.topology import DEAD, dead
-from taskq.errors import ConfigurationError, PublishRefused
+from taskq.errors import ConfigurationError, PublishRefused, Undeliverable
 from taskq.loop import Loop, Timer
 from taskq.wire.message import Message
 
@@ -57,7 +57,7 @@ class _Shelf:
             self.ready.setdefault(binding.queue, [])
 
     def publish(self, message: Message, route: Route, due: float | None, mandatory: bool) -> None:
-        """Put *message* into the queues that *route* leads to; raises PublishRefused."""
+        """Put *message* into the queues that *route* leads to; raises Undeliverable."""
         for wanted in route.declare:
             self.declare(wanted)
         bound = [binding for binding in self.bindings if binding.exchange == route.exchange]
@@ -161,6 +161,9 @@ class MemoryBroker:
             f"{self.url} has no reply queues: set result_backend to a store, such as memory://"
         )
 
+    def lease(self, *_: object, **__: object) -> None:
+        """One host's processes find another place for it."""
+
     def count(self, queue: str) -> int:
         with self._shelf.lock:
             self._shelf.promote()
@@ -195,7 +198,7 @@ class _Outlet:
         except PublishRefused as error:
             refused = error
         except ConfigurationError as error:
-            refused = PublishRefused(f"not queued: {error}")
+            refused = Undeliverable(f"not queued: {error}")
         done(refused)
 
     def close(self, timeout: float = 5.0) -> None:
@@ -232,6 +235,12 @@ class _Intake:
         with self._shelf.lock:
             if self not in self._shelf.intakes:
                 self._shelf.intakes.append(self)
+        self.wake()
+
+    def resize(self, window: int) -> None:
+        for queue in self._room:
+            self._room[queue] += window - self._window
+        self._window = window
         self.wake()
 
     def add(self, queue: Queue) -> None:

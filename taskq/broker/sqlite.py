@@ -44,7 +44,8 @@ class SqliteBroker:
             raise ConfigurationError(f"broker_url names {len(options.urls)} SQLite files, not one")
         path, synchronous = location(options.urls[0], options.root)
         self._file = SqliteFile(path, rows.SCHEMA, synchronous)
-        self._postmaster = Postmaster()
+        self._postmaster = Postmaster(options.dead_letter_max_length)
+        self._dead_letter_ttl = options.dead_letter_ttl
         self._timeout = options.publish_timeout
         self._turns: dict[Loop, Turn] = {}
         # Tests look less often, to show that a worker does not live by looking.
@@ -76,13 +77,20 @@ class SqliteBroker:
             f"{self.url} has no reply queues: set result_backend to a store, such as sqlite:///"
         )
 
+    def lease(self, *_: object, **__: object) -> None:
+        """One host's processes find another place for it."""
+
     def count(self, queue: str) -> int:
         try:
+            given = queue, clock.wall()
             with self._file.reading() as db:
-                ((number,),) = db.execute(rows.COUNT, (queue, clock.wall()))
+                (ready,) = db.execute(rows.COUNT, given).fetchone()
+                held = db.execute(rows.HELD, given).fetchall()
+            # What the dead hold is ready: the next one who takes will bury them.
+            alive = Owners.of(self._file.path).alive
+            return int(ready + sum(number for owner, number in held if not alive(owner)))
         except STORAGE_ERRORS as error:
             raise BrokerUnavailable(f"{self._file.path} cannot be read: {error}") from error
-        return int(number)
 
     def close(self) -> None:
         self._file.close()
@@ -90,7 +98,9 @@ class SqliteBroker:
     def _turn(self, loop: Loop) -> Turn:
         if loop not in self._turns:
             forget = partial(self._turns.pop, loop)
-            self._turns[loop] = Turn(loop, self._file, self._postmaster, self._interval, forget)
+            self._turns[loop] = Turn(
+                loop, self._file, self._postmaster, self._dead_letter_ttl, self._interval, forget
+            )
         return self._turns[loop]
 
 
@@ -117,7 +127,7 @@ class _DirectOutlet:
         try:
             with self._file.writing(self._timeout if timeout is None else timeout) as db:
                 send = Send(message, route, due, mandatory, done)
-                db.executemany(rows.INSERT, self._postmaster.rows(db, send))
+                self._postmaster.insert(db, self._postmaster.rows(db, send))
             self._postmaster.learn(route)
             self._file.ring()
         except PublishRefused as error:
@@ -188,6 +198,12 @@ class _Intake:
         self._turn.then(self._on_ready)
         self._turn.feed(self)
 
+    def resize(self, window: int) -> None:
+        for queue in self.room:
+            self.room[queue] += window - self._window
+        self._window = window
+        self._turn.feed(self)
+
     def add(self, queue: Queue) -> None:
         for binding in exchange.bindings(queue):
             self._turn.say(rows.BIND, *binding)
@@ -207,7 +223,8 @@ class _Intake:
         if requeue:
             self._settle(delivery, rows.REQUEUE)
         else:
-            self._settle(delivery, rows.DEAD_LETTER, dead(delivery.queue))
+            expires = clock.wall() + self._turn.dead_letter_ttl
+            self._settle(delivery, rows.DEAD_LETTER, dead(delivery.queue), expires)
 
     def close(self, timeout: float = 5.0) -> None:
         self.room.clear()
@@ -219,7 +236,7 @@ class _Intake:
             self._owners.release(self._owner)
             self._owner = 0
 
-    def _settle(self, delivery: Delivery, statement: str, *more: str) -> None:
+    def _settle(self, delivery: Delivery, statement: str, *more: str | float) -> None:
         if self._held.pop(delivery.tag, None) is None:
             return
         if delivery.queue in self.room:

@@ -14,7 +14,8 @@ changes nothing.  When statements are run, and in which transaction, is decided 
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from taskq import clock
@@ -23,7 +24,7 @@ from taskq.broker.base import Done, Queue, Route
 from taskq.broker.exchange import Binding
 from taskq.broker.sqlite_owner import NOBODY
 from taskq.broker.topology import DEAD
-from taskq.errors import ConfigurationError, PublishRefused
+from taskq.errors import ConfigurationError, Undeliverable
 from taskq.wire.message import Message
 
 #: Messages made ready in one transaction when their time has come, lest other writers wait long.
@@ -62,7 +63,7 @@ BIND = "insert or ignore into binding values (?, ?, ?, ?)"
 _BOUND = "select exchange, type, routing_key, queue from binding where exchange = ?"
 _BOUND_BY = f"{_BOUND} and routing_key = ?"
 
-INSERT = """
+_INSERT = """
 insert into message (queue, rank, state, due, expires, exchange, routing_key, properties, body)
 values (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
@@ -79,11 +80,11 @@ ACK = "delete from message where id = ? and owner = ?"
 REQUEUE = f"update message set {_BACK}, tries = tries + 1 where id = ? and owner = ?"
 GIVE_BACK = f"update message set {_BACK} where state = {_HELD} and owner = ?"
 BURY = f"update message set {_BACK}, tries = tries + 1 where state = {_HELD} and owner = ?"
-#: (id, owner, dead-letter queue)
+#: (id, owner, dead-letter queue, when it expires there)
 DEAD_LETTER = f"""
-update message set state = {_READY}, owner = {NOBODY}, again = 0, tries = 0, expires = null,
-    queue = given.dead, exchange = '', routing_key = given.dead
-from (select ? as id, ? as owner, ? as dead) as given
+update message set state = {_READY}, owner = {NOBODY}, again = 0, tries = 0,
+    expires = given.expires, queue = given.dead, exchange = '', routing_key = given.dead
+from (select ? as id, ? as owner, ? as dead, ? as expires) as given
 where message.id = given.id and message.owner = given.owner
 """
 
@@ -93,20 +94,32 @@ update message set state = {_READY} where id in (
     select id from message where state = {_WAITING} and due <= ? order by due limit {_SLICE}
 )
 """
-#: (now); what lived out its time in a queue of dead letters is gone, anything else goes there.
 _OVER = f"expires <= ? and state <> {_HELD}"
-EXPIRE = (
-    f"delete from message where {_OVER} and queue glob '*{DEAD}'",
-    f"""
-update message set state = {_READY}, again = 0, tries = 0, due = null, expires = null,
+#: (now); what lived out its time among dead letters is gone.
+VANISH = f"delete from message where {_OVER} and queue glob '*{DEAD}'"
+#: (when it expires there, now); anything else is one from now on.  Returns the queues it is in.
+EXPIRE = f"""
+update message set state = {_READY}, again = 0, tries = 0, due = null, expires = ?,
     queue = queue || '{DEAD}', exchange = '', routing_key = queue || '{DEAD}' where {_OVER}
-""",
+returning queue
+"""
+#: (queue, how many may stay); the head of the queue goes.
+_SHORTEN = f"""
+delete from message where id in (
+    select id from message where queue = ? and state = {_READY}
+    order by rank desc, id desc limit -1 offset ?
 )
+"""
 ANY_EXPIRED = f"select 1 from message where {_OVER} limit 1"
 
 ANY_READY = f"select 1 from message where queue = ? and state = {_READY} limit 1"
 EARLIEST = f"select due from message where state = {_WAITING} order by due limit 1"
 OWNERS = f"select distinct owner from message where state = {_HELD}"
+#: (queue, now); the owners of what is held, and how much that is
+HELD = f"""
+select owner, count(*) from message
+where queue = ? and state = {_HELD} and (expires is null or expires > ?) group by owner
+"""
 #: (queue, now); ready is also what nobody was there to promote or to bury, and not what should be
 #: gone.
 COUNT = f"""
@@ -138,14 +151,20 @@ class Send(NamedTuple):
 
 
 class Postmaster:
-    """Turns sends into rows; remembers the queues it met, to ask the file less.  Thread-safe."""
+    """Turns sends into rows; remembers the queues it met, to ask the file less.  Thread-safe.
 
-    def __init__(self) -> None:
+    No queue of dead letters grows beyond *longest* while it inserts.
+    """
+
+    def __init__(self, longest: int) -> None:
         #: (exchange, routing key, queue) of bindings that are in the file; it only grows.
         self._known: set[tuple[str, str, str]] = set()
+        self._longest = longest
+        #: How many more dead letters a queue may get before somebody looks how long it is.
+        self._unwatched: dict[str, int] = {}
 
     def rows(self, db: sqlite3.Connection, send: Send) -> list[Made]:
-        """What INSERT needs for each queue that gets the message; raises PublishRefused.
+        """What INSERT needs for each queue that gets the message; raises Undeliverable.
 
         What the route declares is declared in the transaction of *db*; `learn` once it has ended.
         """
@@ -165,6 +184,23 @@ class Postmaster:
             self._known.add((queue.exchange, queue.routing_key, queue.name))
             self._known.add(("", queue.name, queue.name))
 
+    def insert(self, db: sqlite3.Connection, made: Sequence[Made]) -> None:
+        """Write the rows *made*, in the transaction of *db*."""
+        db.executemany(_INSERT, made)
+        self.bound(db, [row[0] for row in made if row[0].endswith(DEAD)])
+
+    def bound(self, db: sqlite3.Connection, dead: Iterable[str]) -> None:
+        """Drop the oldest of too many dead letters: each of the queues *dead* just got one more.
+
+        To look is to count them all, so it is done once for each percent of the longest length.
+        """
+        for queue, more in Counter(dead).items():
+            left = self._unwatched.get(queue, 0) - more
+            if left < 0:
+                db.execute(_SHORTEN, (queue, self._longest))
+                left = self._longest // 100
+            self._unwatched[queue] = left
+
     def _targets(self, db: sqlite3.Connection, route: Route, mandatory: bool) -> Sequence[str]:
         key = route.routing_key
         if route.exchange:
@@ -180,4 +216,4 @@ def _bindings(queue: Queue) -> list[Binding]:
     try:
         return exchange.bindings(queue)
     except ConfigurationError as error:
-        raise PublishRefused(f"not queued: {error}") from error
+        raise Undeliverable(f"not queued: {error}") from error

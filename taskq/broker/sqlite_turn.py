@@ -61,10 +61,13 @@ class Turn:
         loop: Loop,
         file: SqliteFile,
         postmaster: Postmaster,
+        dead_letter_ttl: float,
         interval: float,
         forget: Callable[[], object],
     ) -> None:
         self.file = file
+        #: How long (seconds) what is dead-lettered here is kept.
+        self.dead_letter_ttl = dead_letter_ttl
         self._loop = loop
         self._postmaster = postmaster
         self._interval = interval
@@ -142,6 +145,9 @@ class Turn:
             with self.file.writing(timeout) as db:
                 for statement, arguments in self._said.items():
                     db.executemany(statement, arguments)
+                if rows.DEAD_LETTER in self._said:
+                    rejected = self._said[rows.DEAD_LETTER]
+                    self._postmaster.bound(db, [queue for _, _, queue, _ in rejected])
                 refusals = self._insert(db, sends)
                 taken = self._take(db)
         except STORAGE_ERRORS as error:
@@ -166,7 +172,7 @@ class Turn:
                 refusals.append(None)
             except PublishRefused as refused:
                 refusals.append(refused)
-        db.executemany(rows.INSERT, made)
+        self._postmaster.insert(db, made)
         return refusals
 
     def _take(self, db: sqlite3.Connection) -> list[tuple[Taker, str, list[rows.Taken]]]:
@@ -175,10 +181,12 @@ class Turn:
             return []
         if self._bell is None:  # in a transaction nobody else can commit, and so ring, too early
             self._bell = Doorbell(self._loop, self.file.bell, self._schedule)
-        now = (clock.wall(),)
-        db.execute(rows.PROMOTE, now)
-        for statement in rows.EXPIRE:
-            db.execute(statement, now)
+            db.executemany(rows.BURY, self._died(db))
+        now = clock.wall()
+        db.execute(rows.PROMOTE, (now,))
+        db.execute(rows.VANISH, (now,))
+        expired = db.execute(rows.EXPIRE, (now + self.dead_letter_ttl, now)).fetchall()
+        self._postmaster.bound(db, [queue for (queue,) in expired])
         taken = [
             (taker, queue, sorted(db.execute(rows.TAKE, (taker.owner, queue, room))))
             for taker, queue, room in hungry
@@ -262,15 +270,17 @@ class Turn:
 
     def _bury_the_dead(self) -> None:
         """Give back what is held by owners whose process died."""
-        owners = Owners.of(self.file.path)
         try:
             with self.file.reading() as db:
-                holders = [number for (number,) in db.execute(rows.OWNERS)]
-            for number in holders:
-                if not owners.alive(number):
-                    self.say(rows.BURY, number)
+                died = self._died(db)
         except STORAGE_ERRORS:
-            pass  # the next transaction fails too, and says so
+            return  # the next transaction fails too, and says so
+        for (owner,) in died:
+            self.say(rows.BURY, owner)
+
+    def _died(self, db: sqlite3.Connection) -> list[tuple[int]]:
+        alive = Owners.of(self.file.path).alive
+        return [(owner,) for (owner,) in db.execute(rows.OWNERS) if not alive(owner)]
 
 
 def not_written(path: Path, error: Exception) -> PublishRefused:

@@ -159,6 +159,18 @@ def claim_arguments(work_queue: str) -> dict[str, Any]:
     }
 
 
+def lease_queue(name: str) -> DeclareQueue:
+    """The queue in which the token of the lease *name* lies: one consumer at a time has it."""
+    return DeclareQueue(
+        name,
+        {
+            "x-queue-type": "quorum",
+            "x-single-active-consumer": True,
+            "x-delivery-limit": _NO_DELIVERY_LIMIT,
+        },
+    )
+
+
 def consumer_timeout(reason: str) -> float | None:
     """The broker's patience in seconds, if *reason* is its complaint that it was exceeded.
 

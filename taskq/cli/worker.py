@@ -26,7 +26,7 @@ _LEVELS = ("debug", "info", "warning", "error", "critical")
 @click.option("-l", "--loglevel", type=click.Choice(_LEVELS, case_sensitive=False), default="info")
 @click.option("--logfile", type=click.Path(dir_okay=False), help="Log there, not to the terminal.")
 @click.option("--log-style", type=click.Choice(["plain", "json"]), default="plain")
-@click.option("--pool", type=click.Choice(["prefork", "solo"]), default="prefork")
+@click.option("--pool", type=click.Choice(["prefork", "solo"]), help="Else as worker_pool says.")
 @click.option("--prefetch", type=click.IntRange(1, 65535), help="Messages held of each queue.")
 @click.option("--max-tasks-per-child", type=click.IntRange(1))
 @click.option("--max-memory-per-child", type=click.IntRange(1), help="KiB of resident memory.")
@@ -41,7 +41,7 @@ def worker(
     loglevel: str,
     logfile: str | None,
     log_style: Literal["plain", "json"],
-    pool: Literal["prefork", "solo"],
+    pool: Literal["prefork", "solo"] | None,
     prefetch: int | None,
     max_tasks_per_child: int | None,
     max_memory_per_child: int | None,

@@ -3,14 +3,13 @@
 A context variable holds it, so that threads and coroutines each see their own.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 from taskq import clock
-from taskq.wire.task import TaskHeaders
+from taskq.wire.headers import TaskHeaders
 
 
 @dataclass(slots=True)
@@ -90,11 +89,17 @@ def current_request() -> Request | None:
     return _current.get()
 
 
-@contextmanager
-def running(request: Request) -> Iterator[Request]:
-    """Make *request* the current one for the length of the block."""
-    token = _current.set(request)
-    try:
-        yield request
-    finally:
-        _current.reset(token)
+class running:  # noqa: N801  # read as a verb: `with running(request):`
+    """Makes *request* the current one for the length of the block."""
+
+    __slots__ = ("_request", "_token")
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def __enter__(self) -> Request:
+        self._token = _current.set(self._request)
+        return self._request
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)

@@ -30,7 +30,8 @@ def tell(
     fields: dict[str, Any] = {"task": task, "task_id": task_id}
     if state == states.SUCCESS:
         _call(task.on_success, outcome, *call)
-        hooks.task_success.send(**fields, result=outcome, runtime=runtime)
+        if hooks.task_success:
+            hooks.task_success.send(**fields, result=outcome, runtime=runtime)
     elif state == states.RETRY and isinstance(outcome, Retry):
         reason = outcome.exc or outcome
         _call(task.on_retry, reason, *call, traceback or "")
@@ -45,9 +46,10 @@ def tell(
             traceback=traceback or "",
         )
     _call(task.after_return, state, outcome, *call, traceback)
-    hooks.task_postrun.send(
-        **fields, args=request.args, kwargs=request.kwargs, state=state, result=outcome
-    )
+    if hooks.task_postrun:
+        hooks.task_postrun.send(
+            **fields, args=request.args, kwargs=request.kwargs, state=state, result=outcome
+        )
 
 
 def _call(method: Callable[..., object], *args: Any) -> None:
@@ -55,4 +57,5 @@ def _call(method: Callable[..., object], *args: Any) -> None:
         method(*args)
     except Exception as error:
         name = f"{method.__self__.name}.{method.__name__}"  # type: ignore[attr-defined]
-        log.event("hook-failed", hook=method.__name__, function=name, exception=repr(error))
+        failed = log.brief(repr(error))
+        log.event("hook-failed", hook=method.__name__, function=name, exception=failed)

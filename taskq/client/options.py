@@ -1,9 +1,9 @@
 """How one call is to be sent, merged once from what call, route, task and settings say."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, TypedDict, Unpack
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 from taskq.settings import closest
 
@@ -34,8 +34,7 @@ class CallOptions(TypedDict, total=False):
     confirm: bool | None
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """One call's options, merged; None means that nobody said anything."""
 
     queue: str | None = None
@@ -87,7 +86,7 @@ class Options:
         return cls(**found)
 
 
-_NAMES = frozenset(each.name for each in fields(Options))
+_NAMES = frozenset(Options._fields)
 _PLACE = ("queue", "exchange", "routing_key")
 
 

@@ -19,13 +19,12 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from taskq import clock
 from taskq.broker.base import Broker, Done, Outlet, Route
-from taskq.errors import PublishError, PublishRefused, PublishUnconfirmed
+from taskq.errors import PublishError, PublishRefused, PublishUnconfirmed, Undeliverable
 from taskq.loop import Loop
 from taskq.settings import PublishRetry
 from taskq.wire.message import Message
@@ -33,16 +32,17 @@ from taskq.wire.message import Message
 #: An outlet answers within the timeout it is given; only a dead I/O thread needs this much more.
 _GRACE = 2.0
 
-#: `publish_many` has this many messages on their way at most, so that the last of a long list does
-#: not wait for its confirm longer than it may.
+#: `publish_many` has about this many messages on their way at most: each has all of its time, and a
+#: broker that takes them slowly is not flooded.
 _AT_ONCE = 1000
+#: It looks after so many of them whether that is so.
+_STEP = 250
 
 #: The answer to a message as long as there is none.
 _SILENCE = PublishUnconfirmed("the publishing thread gave no answer")
 
 
-@dataclass(frozen=True, slots=True)
-class Parcel:
+class Parcel(NamedTuple):
     """A message with its destination; with *due* (seconds since the epoch) it is delayed."""
 
     message: Message
@@ -99,7 +99,7 @@ class Producer:
 
         PublishRefused when it certainly is not queued, PublishUnconfirmed when nobody knows after
         *timeout* seconds (None: publish_timeout).  Refusals are tried again, as
-        task_publish_retry_policy has it, as long as the timeout allows.
+        task_publish_retry_policy has it, as long as the timeout allows; but for Undeliverable.
         """
         (error,) = self.publish_many([Parcel(message, route, due, confirm)], timeout)
         if error is not None:
@@ -109,17 +109,32 @@ class Producer:
         self, parcels: Sequence[Parcel], timeout: float | None = None
     ) -> list[PublishError | None]:
         """Send all *parcels*, waiting for the confirms together; one answer for each, in order."""
-        answers: list[PublishError | None] = []
-        for start in range(0, len(parcels), _AT_ONCE):
-            answers += self._publish_some(parcels[start : start + _AT_ONCE], timeout)
-        return answers
+        timeout = self._timeout if timeout is None else timeout
+        deadline = clock.monotonic() + timeout
+        answers = self._round(parcels, timeout)
+        if len(parcels) > 1:
+            deadline = clock.monotonic() + timeout
+        for pause in self._retry.pauses():
+            again = [at for at, answer in enumerate(answers) if _may_pass(answer)]
+            if not again or clock.monotonic() + pause >= deadline:
+                break
+            clock.sleep(pause)
+            left = max(0.0, deadline - clock.monotonic())
+            for at, answer in zip(
+                again, self._round([parcels[at] for at in again], left), strict=True
+            ):
+                answers[at] = answer
+        return [
+            None if answer is None else self._named(answer, parcel)
+            for answer, parcel in zip(answers, parcels, strict=True)
+        ]
 
     async def apublish(self, parcel: Parcel, timeout: float | None = None) -> None:
         """As `publish`, without holding up the event loop."""
         deadline = clock.monotonic() + (self._timeout if timeout is None else timeout)
         error = await self._ask(parcel, deadline)
         for pause in self._retry.pauses():
-            if not isinstance(error, PublishRefused) or clock.monotonic() + pause >= deadline:
+            if not _may_pass(error) or clock.monotonic() + pause >= deadline:
                 break
             await asyncio.sleep(pause)
             error = await self._ask(parcel, deadline)
@@ -148,38 +163,20 @@ class Producer:
                 atexit.register(self.close)
             return self._outlet
 
-    def _publish_some(
-        self, parcels: Sequence[Parcel], timeout: float | None
-    ) -> list[PublishError | None]:
-        deadline = clock.monotonic() + (self._timeout if timeout is None else timeout)
-        answers = self._round(parcels, deadline)
-        for pause in self._retry.pauses():
-            again = [at for at, answer in enumerate(answers) if isinstance(answer, PublishRefused)]
-            if not again or clock.monotonic() + pause >= deadline:
-                break
-            clock.sleep(pause)
-            for at, answer in zip(
-                again, self._round([parcels[at] for at in again], deadline), strict=True
-            ):
-                answers[at] = answer
-        return [
-            None if answer is None else self._named(answer, parcel)
-            for answer, parcel in zip(answers, parcels, strict=True)
-        ]
-
-    def _round(self, parcels: Sequence[Parcel], deadline: float) -> list[PublishError | None]:
+    def _round(self, parcels: Sequence[Parcel], timeout: float) -> list[PublishError | None]:
         outlet = self.outlet
-        left = max(0.0, deadline - clock.monotonic())
         answers = _Answers(len(parcels))
-        for at, parcel in enumerate(parcels):
-            parcel.send(outlet, partial(answers.put, at), left)
-        return answers.wait(left + _GRACE)
+        for at, parcel in enumerate(parcels, 1):
+            parcel.send(outlet, partial(answers.put, at - 1), timeout)
+            if at % _STEP == 0:
+                answers.wait(at - _AT_ONCE, timeout + _GRACE)
+        return answers.wait(len(parcels), timeout + _GRACE)
 
     async def _ask(self, parcel: Parcel, deadline: float) -> PublishError | None:
         outlet = self.outlet
         left = max(0.0, deadline - clock.monotonic())
         if not isinstance(outlet, _Line):  # it publishes where it is called
-            (error,) = await asyncio.to_thread(self._round, [parcel], deadline)
+            (error,) = await asyncio.to_thread(self._round, [parcel], left)
             return error
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[PublishError | None] = loop.create_future()
@@ -222,6 +219,11 @@ class Producer:
         if self._outlet is not None:
             _inherited.append(self._outlet)
             self._outlet = None
+
+
+def _may_pass(answer: PublishError | None) -> bool:
+    """Whether *answer* is a refusal that another attempt may not meet."""
+    return isinstance(answer, PublishRefused) and not isinstance(answer, Undeliverable)
 
 
 class _Line:
@@ -275,21 +277,25 @@ class _Answers:
 
     def __init__(self, count: int) -> None:
         self._answers: list[PublishError | None] = [_SILENCE] * count
-        self._missing = count
-        self._all = threading.Lock()
-        self._all.acquire()
+        self._given = 0
+        self._awaited = 0
+        self._there = threading.Event()
 
     def put(self, at: int, answer: PublishError | None) -> None:
         self._answers[at] = answer
-        self._missing -= 1
-        if not self._missing:
-            self._all.release()
+        self._given += 1
+        if self._given == self._awaited:
+            self._there.set()
 
-    def wait(self, timeout: float) -> list[PublishError | None]:
-        """The answers once all are there, or after *timeout* seconds."""
-        if self._missing:
-            self._all.acquire(timeout=timeout)
-        return list(self._answers)
+    def wait(self, count: int, timeout: float) -> list[PublishError | None]:
+        """All answers once *count* of them are there, or after *timeout* seconds."""
+        deadline = clock.monotonic() + timeout
+        self._awaited = count
+        while self._given < count:
+            self._there.clear()  # what is put from now on is seen, either here or by the event
+            if self._given < count and not self._there.wait(deadline - clock.monotonic()):
+                break
+        return self._answers
 
 
 #: Every producer of this process, so that a fork reaches them.

@@ -5,19 +5,24 @@ Where results are kept is the backend's business, what they look like there is `
 
 import asyncio
 import builtins
+import itertools
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, Generic, TypeVar, cast
 
 from taskq import clock, states
 from taskq.client.base import App, default_app
 from taskq.client.context import current_request
-from taskq.errors import TimeoutError
+from taskq.errors import BackendUnavailable, TimeoutError
+from taskq.retry import RetryPolicy
 from taskq.wire.result import Result, exception_from_wire
 
 R = TypeVar("R")
+
+#: How a store that is away is asked again by who begins to wait.
+_AWAY = RetryPolicy(limit=None, backoff=0.05, longest=1.0, jitter=False)
 
 
 class AsyncResult(Generic[R]):
@@ -47,8 +52,10 @@ class AsyncResult(Generic[R]):
         A failure is raised as the exception it was, with the worker's traceback in its notes; with
         *propagate* off it is returned.  Raises taskq's TimeoutError after *timeout* seconds; None
         waits until the result is there.  A backend tells when that is; *interval* makes this call
-        ask by itself, too, every so many seconds.  Inside a task RuntimeError is raised, because
-        tasks that wait for tasks can block all workers; *disable_sync_subtasks* off allows it.
+        ask by itself, too, every so many seconds.  While the store is away it is waited for, too;
+        BackendUnavailable is raised where it was never there, for *timeout* seconds or, without
+        one, for result_store_retry.  Inside a task RuntimeError is raised, because tasks that wait
+        for tasks can block all workers; *disable_sync_subtasks* off allows it.
         """
         if self._final is None:
             self._refuse_in_task(disable_sync_subtasks)
@@ -66,6 +73,7 @@ class AsyncResult(Generic[R]):
         if self._final is None:
             self._refuse_in_task(disable_sync_subtasks)
             loop = asyncio.get_running_loop()
+            deadline = None if timeout is None else clock.monotonic() + timeout
             arrived: asyncio.Future[Result] = loop.create_future()
 
             def settle(result: Result) -> None:
@@ -78,9 +86,10 @@ class AsyncResult(Generic[R]):
                 except RuntimeError:
                     pass  # the event loop is closed: nobody waits any more
 
-            end = await asyncio.to_thread(self._app.backend.subscribe, self.id, on_ready)
+            end = await self._asubscribe(on_ready, timeout)
             try:
-                self._final = await asyncio.wait_for(arrived, timeout)
+                left = None if deadline is None else max(0.0, deadline - clock.monotonic())
+                self._final = await asyncio.wait_for(arrived, left)
             except builtins.TimeoutError:
                 raise self._too_late(timeout) from None
             finally:
@@ -171,19 +180,56 @@ class AsyncResult(Generic[R]):
             found.append(result)
             arrived.set()
 
-        end = self._app.backend.subscribe(self.id, on_ready)
+        end = self._subscribe(on_ready, timeout)
         try:
             while True:
                 left = None if deadline is None else max(0.0, deadline - clock.monotonic())
                 pause = min((each for each in (left, interval) if each is not None), default=None)
                 if arrived.wait(pause):
                     return found[0]
-                if interval is not None and self._look() is not None and self._final is not None:
-                    return self._final
+                if interval is not None and self._is_there():
+                    return cast(Result, self._final)
                 if pause == left:
                     raise self._too_late(timeout)
         finally:
             end()
+
+    def _is_there(self) -> bool:
+        try:
+            self._look()
+        except BackendUnavailable:
+            pass  # who waits goes on waiting while the store is away
+        return self._final is not None
+
+    def _subscribe(
+        self, on_ready: Callable[[Result], None], timeout: float | None
+    ) -> Callable[[], None]:
+        for pause in self._attempts(timeout):
+            try:
+                return self._app.backend.subscribe(self.id, on_ready)
+            except BackendUnavailable:
+                clock.sleep(pause)
+        return self._app.backend.subscribe(self.id, on_ready)
+
+    async def _asubscribe(
+        self, on_ready: Callable[[Result], None], timeout: float | None
+    ) -> Callable[[], None]:
+        for pause in self._attempts(timeout):
+            try:
+                return await asyncio.to_thread(self._app.backend.subscribe, self.id, on_ready)
+            except BackendUnavailable:
+                await asyncio.sleep(pause)
+        return await asyncio.to_thread(self._app.backend.subscribe, self.id, on_ready)
+
+    def _attempts(self, timeout: float | None) -> Iterator[float]:
+        """Seconds to wait after each failure to reach the store but the last, which is told."""
+        patience = self._app.conf.result_store_retry if timeout is None else timeout
+        deadline = clock.monotonic() + patience
+        for attempt in itertools.count(1):
+            left = deadline - clock.monotonic()
+            if left <= 0:
+                return
+            yield min(left, _AWAY.delay_before(attempt))
 
     def _open(self, result: Result, propagate: bool) -> R:
         if result.state not in states.PROPAGATE_STATES:

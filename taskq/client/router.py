@@ -47,6 +47,7 @@ class RouterTable:
         for name, fields in _named((default,) if queues is None else queues):
             self.queues[name] = self._queue(name, fields or {})
         self._made: dict[str, Queue] = {}
+        self._direct: dict[str, Route] = {}
         self._routers = tuple(_routers(routes))
 
     # -- queues ------------------------------------------------------------------------------
@@ -126,7 +127,10 @@ class RouterTable:
             return self._to_exchange(options.exchange, options)
         queue = self.queue(options.queue or self._keyed(options.routing_key) or self.default)
         if not queue.exchange or queue.exchange_type == "direct":
-            return Route("", queue.name, (queue,))
+            route = self._direct.get(queue.name)
+            if route is None:
+                route = self._direct[queue.name] = Route("", queue.name, (queue,))
+            return route
         key = queue.routing_key if options.routing_key is None else options.routing_key
         return Route(queue.exchange, key, (queue,))
 

@@ -10,10 +10,10 @@ import math
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from taskq import clock, hooks
@@ -28,10 +28,10 @@ from taskq.client.task import Again, Task
 from taskq.errors import EncodeError
 from taskq.settings import Settings
 from taskq.wire import task as wire
+from taskq.wire.headers import TaskHeaders
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
+class _Call(NamedTuple):
     """A call that is ready to be published."""
 
     name: str
@@ -187,7 +187,7 @@ class Sender:
             )
         due = self._moment(options.countdown or options.eta)
         message = wire.encode(
-            wire.TaskHeaders(
+            TaskHeaders(
                 task=name,
                 id=task_id,
                 retries=options.retries or 0,
@@ -210,6 +210,7 @@ class Sender:
             compression=options.compression or conf.task_compression,
             priority=_priority(options.priority, conf.task_default_priority),
             reply_to=reply_to,
+            longest_repr=conf.repr_max_length,
         )
         if len(message.body) > conf.task_max_payload:
             raise EncodeError(

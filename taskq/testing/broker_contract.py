@@ -25,7 +25,7 @@ import pytest
 
 from taskq import clock
 from taskq.broker.base import Broker, Delivery, Intake, Queue, Route
-from taskq.errors import ConfigurationError, PublishError, PublishRefused
+from taskq.errors import ConfigurationError, PublishError, Undeliverable
 from taskq.loop import Loop
 from taskq.wire.message import Message, Properties
 
@@ -312,7 +312,7 @@ class BrokerContract:
 
         refused = bench.publish(a_message(), Route("", name))
 
-        assert isinstance(refused, PublishRefused)
+        assert isinstance(refused, Undeliverable)
         assert name in str(refused)
 
     def test_a_message_to_an_exchange_that_is_not_there_is_refused(self, bench: Bench) -> None:
@@ -320,7 +320,7 @@ class BrokerContract:
 
         refused = bench.publish(a_message(), Route(name, "key"))
 
-        assert isinstance(refused, PublishRefused)
+        assert isinstance(refused, Undeliverable)
         assert name in str(refused)
 
     def test_a_message_that_no_binding_fits_is_refused(self, bench: Bench) -> None:
@@ -328,7 +328,7 @@ class BrokerContract:
 
         refused = bench.publish(a_message(), Route(queue.exchange, "that", (queue,)))
 
-        assert isinstance(refused, PublishRefused)
+        assert isinstance(refused, Undeliverable)
 
     def test_a_message_that_need_not_arrive_may_fit_no_binding(self, bench: Bench) -> None:
         queue = a_queue(f"e-{uuid.uuid4().hex}", "this")
@@ -345,7 +345,7 @@ class BrokerContract:
         bench.until(lambda: before and refused and after, "three answers")
 
         assert ([None], [None]) == (before, after)
-        assert isinstance(refused[0], PublishRefused)
+        assert isinstance(refused[0], Undeliverable)
         bench.expect_count(queue, 2)
 
     # -- routing -----------------------------------------------------------------------------
@@ -592,7 +592,7 @@ class BrokerContract:
     def test_a_delayed_message_to_nowhere_is_refused(self, bench: Bench) -> None:
         refused = bench.publish(a_message(), Route("", a_queue().name), due=clock.wall() + 60)
 
-        assert isinstance(refused, PublishRefused)
+        assert isinstance(refused, Undeliverable)
 
     def test_an_expired_message_goes_to_the_dead_letters(self, bench: Bench) -> None:
         queue = a_queue()
@@ -649,7 +649,7 @@ class BrokerContract:
         outlet.publish(a_message(b"at once"), straight_to(queue), answers.append)
         assert [None] == answers
         outlet.publish(a_message(), Route("", a_queue().name), answers.append)
-        assert isinstance(answers[1], PublishRefused)
+        assert isinstance(answers[1], Undeliverable)
         outlet.close()
 
         assert [b"at once"] == bench.receive(queue).bodies

@@ -93,6 +93,12 @@ def loads(
         raise MessageMalformed(f"body is not {form.name}: {error!s:.200}") from error
 
 
+def serializer(content_type: str | None) -> str | None:
+    """The name of the serializer that makes *content_type*, None if there is none."""
+    form = _BY_MIME.get(content_type or "")
+    return None if form is None else form.name
+
+
 # -- the values both formats can hold ------------------------------------------------------------
 
 _TYPE, _VALUE = "__type__", "__value__"

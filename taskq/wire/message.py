@@ -7,7 +7,8 @@ them as they are.  What the headers mean for a task is `wire.task`'s business.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from taskq.wire import table
 
@@ -62,15 +63,26 @@ class Properties:
     malformed: str | None = None
 
 
+class Labels(NamedTuple):
+    """The properties that running a task takes, besides its headers."""
+
+    content_type: str | None = None
+    content_encoding: str | None = None
+    priority: int | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+
+
 class Message:
     """Properties as bytes (*raw*) and a *body*; `properties` decodes them when first read."""
 
-    __slots__ = ("_properties", "body", "raw")
+    __slots__ = ("_labels", "_properties", "body", "raw")
 
     def __init__(self, raw: bytes, body: bytes, properties: Properties | None = None) -> None:
         self.raw = raw
         self.body = body
         self._properties = properties
+        self._labels: Labels | None = None
 
     @classmethod
     def of(cls, properties: Properties, body: bytes) -> "Message":
@@ -83,6 +95,22 @@ class Message:
         if self._properties is None:
             self._properties = decode_properties(self.raw)
         return self._properties
+
+    @property
+    def labels(self) -> Labels:
+        """Some of the properties, without decoding the headers on the way if that can be."""
+        if self._labels is None:
+            self._labels = self._read_labels()
+        return self._labels
+
+    def _read_labels(self) -> Labels:
+        if self._properties is None:
+            try:
+                return _read_labels(self.raw)
+            except (ValueError, IndexError):
+                pass  # not written by `encode_task_properties`
+        found = self.properties
+        return Labels(*(getattr(found, name) for name in Labels._fields))
 
     @property
     def headers(self) -> Mapping[str, Any]:
@@ -121,10 +149,7 @@ def encode_properties(properties: Properties) -> bytes:
         if name == "headers":
             encoded = table.encode(value)
             if len(encoded) > MAX_HEADER_BYTES:
-                raise ValueError(
-                    f"headers take {len(encoded)} bytes, {MAX_HEADER_BYTES} is the limit: "
-                    "put large values into the arguments"
-                )
+                raise ValueError(_too_large(encoded))
             parts.append(encoded)
         elif name in _INTEGERS:
             parts.append(_integer(name, value))
@@ -132,6 +157,59 @@ def encode_properties(properties: Properties) -> bytes:
             parts.append(_short_string(name, value))
     parts[0] = flags.to_bytes(2)
     return b"".join(parts)
+
+
+def encode_task_properties(
+    headers: bytes,
+    content_type: str,
+    content_encoding: str,
+    priority: int,
+    correlation_id: str,
+    reply_to: str | None,
+) -> bytes:
+    """As `encode_properties`, for a persistent message and a *headers* table made already."""
+    if len(headers) > MAX_HEADER_BYTES:
+        raise ValueError(_too_large(headers))
+    return b"".join(
+        (
+            _head(content_type, content_encoding, reply_to is not None),
+            headers,
+            b"\x02",
+            _integer("priority", priority),
+            _short_string("correlation_id", correlation_id),
+            b"" if reply_to is None else _short_string("reply_to", reply_to),
+        )
+    )
+
+
+@lru_cache(maxsize=64)
+def _head(content_type: str, content_encoding: str, replies: bool) -> bytes:
+    """Flags and all that comes before the headers."""
+    labels = _short_string("content_type", content_type)
+    labels += _short_string("content_encoding", content_encoding)
+    return bytes((0xFE if replies else 0xFC, 0)) + labels
+
+
+def _read_labels(raw: bytes) -> Labels:
+    if raw[0] | 2 != 0xFE or raw[1]:
+        raise ValueError("other properties")
+    at = 4 + raw[2] + raw[3 + raw[2]]
+    content_type, content_encoding = _read_head(raw[2:at])
+    at += 6 + int.from_bytes(raw[at : at + 4])  # and delivery_mode, and priority
+    priority, end = raw[at - 1], at + 1 + raw[at]
+    correlation_id, reply_to = raw[at + 1 : end].decode(), None
+    if raw[0] & 2:
+        at, end = end, end + 1 + raw[end]
+        reply_to = raw[at + 1 : end].decode()
+    if end != len(raw):
+        raise ValueError("their length is wrong")
+    return Labels(content_type, content_encoding, priority, correlation_id, reply_to)
+
+
+@lru_cache(maxsize=64)
+def _read_head(labels: bytes) -> tuple[str, str]:
+    stop = 1 + labels[0]
+    return labels[1:stop].decode(), labels[stop + 1 :].decode()
 
 
 def priority(raw: bytes) -> int:
@@ -188,6 +266,13 @@ def _decode_properties(raw: bytes) -> Properties:
     if at != len(raw):
         raise ValueError("their length is wrong")
     return Properties(**found)
+
+
+def _too_large(headers: bytes) -> str:
+    return (
+        f"headers take {len(headers)} bytes, {MAX_HEADER_BYTES} is the limit: "
+        "put large values into the arguments"
+    )
 
 
 def _integer(name: str, value: int) -> bytes:

@@ -11,13 +11,14 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from taskq import hooks, log
+from taskq import clock, hooks, log
 from taskq.worker import clerk, frames
 from taskq.worker.executor import Executor, Terminated
 from taskq.worker.frames import ChildLine
 from taskq.worker.options import WorkerOptions
+from taskq.worker.outcome import Outcome
 from taskq.worker.relay import Relay
-from taskq.worker.slate import Slate
+from taskq.worker.slate import AROUND, Slate
 
 if TYPE_CHECKING:
     from taskq.app import TaskQ
@@ -32,13 +33,26 @@ def main(app: "TaskQ", sock: socket.socket, slate: int, options: WorkerOptions) 
     line = ChildLine(sock)
     relay = Relay(line)
     app.use_outlet(relay)
-    executor = Executor(app, relay, Slate(slate), node=options.name)
+    page = Slate(slate)
+    executor = Executor(app, relay, page, node=options.name)
     hooks.worker_process_init.send()
     signal.signal(signal.SIGUSR1, lambda _number, _frame: executor.warn())
     line.send([frames.READY, os.getpid()])
+    turn = 0
     for frame in line.frames():
         if frame[0] == frames.RUN:
-            line.send([frames.DONE, frame[1], *executor.run(frame)])
+            turn += 1
+            # First begun, then looked whether it may be: the parent does it the other way round.
+            page.write(frame[1], AROUND, clock.monotonic())
+            if turn < page.bar:
+                line.send([frames.BACK, turn])
+                continue
+            outcome, runtime, reason, evidence = executor.run(frame)
+            if outcome is Outcome.SUCCESS:
+                line.done(frame[1], runtime)
+            else:
+                line.send([frames.ENDED, frame[1], outcome.value, runtime, reason, evidence])
+            page.finish(turn)
         elif frame[0] == frames.STORE:
             line.send([frames.STORED, frame[1], clerk.store(app, relay, frame)])
     sys.stdout.flush()

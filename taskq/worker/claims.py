@@ -32,6 +32,11 @@ class Claims:
         #: Claim queue -> the work queue that its messages are of.
         self._queues: dict[str, str] = {}
 
+    @property
+    def any(self) -> bool:
+        """Whether a claim was ever made."""
+        return bool(self._queues)
+
     def name(self, job: Job) -> str:
         """The value of the header that marks a copy as the claim of *job*."""
         return f"{self._token}:{job.number}"

@@ -12,23 +12,29 @@ A delivery is settled at most once, and only when everything that its job publis
 that the parent stored for it, is confirmed.
 """
 
+import itertools
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from taskq.broker.base import Delivery
 from taskq.errors import MessageMalformed
-from taskq.wire.task import read_headers
+from taskq.wire.headers import read_headers
 from taskq.worker import gate
 from taskq.worker.ledger import Job, Ledger, Phase
 from taskq.worker.outcome import Outcome, Policy, Settlement, settle
+from taskq.worker.window import HOLD, OVERHEAD, Window
 
 #: A job is put behind another in a child's hands only while all that the child then holds is
 #: expected to take less than this (seconds), so that a short task never waits for a long one.
 SHORT = 0.005
 #: ... and never more jobs than this.
-DEPTH = 4
+DEPTH = 32
+#: What still waits after so many seconds, while no child has finished anything, is for others.
+PATIENCE = HOLD
+#: A broker gives up on what is given back too often; so it is not, beyond this.
+_RETURNS = 10
 
 _DEFAULT = Policy()
 
@@ -63,6 +69,12 @@ class Hands(Protocol):
     def answer(self, child: int, ticket: int, refusal: str | None) -> None:
         """Tell *child* that its messages are confirmed, or why not."""
 
+    def resize(self, window: int) -> None:
+        """Hold at most *window* deliveries of each queue from now on."""
+
+    def look(self) -> None:
+        """Look in a moment at what children have begun and finished; see `recall`."""
+
     def take_more(self, more: bool) -> None:
         """Consume from the queues, or stop it for now; what is on its way may still arrive."""
 
@@ -77,14 +89,18 @@ class Hands(Protocol):
 
 
 class _Child:
-    __slots__ = ("in_hand", "jobs", "left", "ready")
+    __slots__ = ("in_hand", "jobs", "left", "number", "ready", "turns")
 
-    def __init__(self, left: float) -> None:
+    def __init__(self, number: int, left: float) -> None:
+        self.number = number
         self.jobs: dict[int, Job] = {}
         self.ready = False
+        #: How many jobs it was sent.
+        self.turns = 0
         #: How many more jobs it may be given; with none left and empty hands it retires.
         self.left = left
-        #: How long the jobs in its hands are expected to take, in seconds.
+        #: How long the jobs in its hands are expected to take, in seconds; infinite where it was
+        #: found to be at something long.
         self.in_hand = 0.0
 
 
@@ -100,9 +116,12 @@ class Dispatcher:
         max_deliveries: int = 50,
         max_tasks_per_child: int | None = None,
         depth: int = DEPTH,
+        window: Window | None = None,
         max_held: float = math.inf,
     ) -> None:
         self.ledger = Ledger()
+        #: How many jobs children have finished.
+        self.ended = 0
         self.stopping = False
         #: The broker takes no messages: finish what runs, start nothing.
         self.blocked = False
@@ -112,10 +131,15 @@ class Dispatcher:
         self._max_deliveries = max_deliveries
         self._max_tasks = max_tasks_per_child or math.inf
         self._depth = depth
+        self._window = window or Window(1, 1)
         #: Bytes of bodies above which no more deliveries are wanted, until half of it is gone.
         self._max_held = max_held
         self._full = False
         self._children: dict[int, _Child] = {}
+        #: Children with empty hands, the one that has waited longest first.
+        self._idle: dict[int, _Child] = {}
+        #: No child has room for what waits first, until one of them finishes something.
+        self._saturated = False
         self._waiting: deque[Job] = deque()
         self._held: list[tuple[float, Job]] = []
         #: Task name -> how long it took lately, in seconds.
@@ -148,6 +172,7 @@ class Dispatcher:
         # What was acked early and came back from a dead child exists nowhere else.
         self._waiting = deque(job for job in self._waiting if self.ledger.get(job.number))
         self._held.clear()
+        self._saturated = False
 
     def renew(self, before: float) -> None:
         """Replace every delivery in a child's hands that came at or before *before* by a fresh one.
@@ -158,6 +183,7 @@ class Dispatcher:
         old = [job for job in self._waiting if job.since <= before and not job.settled]
         if old:
             self._waiting = deque(job for job in self._waiting if job not in old)
+            self._saturated = False
         for job in old:
             job.phase = Phase.COPYING
             self._hands.put_back(job)
@@ -194,19 +220,23 @@ class Dispatcher:
 
     def child_started(self, child: int) -> None:
         """A child was asked for; it gets work once it is ready."""
-        self._children[child] = _Child(self._max_tasks)
+        self._children[child] = _Child(child, self._max_tasks)
 
     def child_ready(self, child: int) -> None:
         """*child* waits for work."""
-        self._children[child].ready = True
-        self._retire_if_spent(child)
+        hand = self._children[child]
+        hand.ready = True
+        self._retire_if_spent(hand)
+        self._note_room(hand)
         self._hand_out()
 
     def retire(self, child: int) -> None:
         """*child* is to get no more jobs, and goes when its hands are empty."""
-        if child in self._children:
-            self._children[child].left = 0
-            self._retire_if_spent(child)
+        hand = self._children.get(child)
+        if hand is not None:
+            hand.left = 0
+            self._idle.pop(child, None)
+            self._retire_if_spent(hand)
 
     def learn(self, policies: Mapping[str, Policy]) -> None:
         """From now on these are the tasks and their policies."""
@@ -220,17 +250,15 @@ class Dispatcher:
         dead = self._children.pop(child, None)
         if dead is None:
             return []
-        lost = []
-        for job in reversed(dead.jobs.values()):
+        self._idle.pop(child, None)
+        self._saturated = False
+        jobs = list(dead.jobs.values())
+        at = next((place for place, job in enumerate(jobs, 1) if job.number == begun), 0)
+        lost = jobs[:at]
+        for job in jobs:
             job.questions.clear()
             job.child = None
-            if job.number <= begun:
-                lost.append(job)
-            elif job.stale:
-                self._close(job)
-            else:
-                job.phase = Phase.WAITING
-                self._waiting.appendleft(job)
+        self._wait_again(jobs[at:])
         for job in lost:
             if job.doom is not None:
                 self._time_out(job)
@@ -257,21 +285,117 @@ class Dispatcher:
     ) -> None:
         """*child* has finished job *number*, after *runtime* seconds in the task's function."""
         hand = self._children.get(child)
-        job = self.ledger.get(number)
-        if hand is None or job is None or hand.jobs.pop(number, None) is None:
+        job = hand.jobs.pop(number, None) if hand is not None else None
+        if hand is None or job is None:
             return
-        name = job.name
-        hand.in_hand = max(0.0, hand.in_hand - self._expected(name)) if hand.jobs else 0.0
-        known = self._runtimes.get(name, runtime)
-        self._runtimes[name] = known + (runtime - known) / 8
+        self._learn_runtime(hand, job, runtime)
+        self.ended += 1
         job.child = None
         job.phase = Phase.ENDING
         job.outcome = outcome
         job.reason = reason
         job.evidence = evidence
         self._end_if_confirmed(job)
-        self._retire_if_spent(child)
+        self._retire_if_spent(hand)
+        self._note_room(hand)
+        self._hand_out(hand)
+
+    def succeeded(self, child: int, told: Sequence[float]) -> None:
+        """*child* has finished jobs with success; *told* are number, runtime, number, runtime..."""
+        hand = self._children.get(child)
+        if hand is None:
+            return
+        for number, runtime in zip(told[::2], told[1::2], strict=True):
+            job = hand.jobs.pop(int(number), None)
+            if job is not None:
+                self._learn_runtime(hand, job, runtime)
+                self._succeed(job)
+        self._retire_if_spent(hand)
+        self._note_room(hand)
+        self._hand_out(hand)
+
+    def finished(self, child: int, turn: int) -> None:
+        """*child*'s slate says that it has finished all up to *turn*; those in hand succeeded."""
+        hand = self._children.get(child)
+        if hand is None:
+            return
+        jobs = list(itertools.takewhile(lambda job: job.turn <= turn, hand.jobs.values()))
+        for job in jobs:
+            del hand.jobs[job.number]
+            hand.in_hand -= job.expected
+            self._succeed(job)
+        if jobs:
+            self._retire_if_spent(hand)
+            self._note_room(hand)
+            self._hand_out(hand)
+
+    # -- taking back -------------------------------------------------------------------------
+
+    def crowded(self) -> list[int]:
+        """The children that have a job behind another in their hands."""
+        return [number for number, hand in self._children.items() if len(hand.jobs) > 1]
+
+    def turns(self, child: int) -> int:
+        """How many jobs *child* was sent."""
+        hand = self._children.get(child)
+        return hand.turns if hand is not None else 0
+
+    def take_back(self, child: int, begun: int, before: int, elapsed: float) -> None:
+        """Take back the jobs of turns before *before* that *child* has not begun.
+
+        It cannot begin them any more.  Job *begun* is what it is at, for *elapsed* seconds.
+        """
+        hand = self._children.get(child)
+        if hand is None:
+            return
+        jobs = [job for job in hand.jobs.values() if job.turn < before and job.number != begun]
+        for job in jobs:
+            del hand.jobs[job.number]
+            job.child = None
+        if (long := hand.jobs.get(begun)) is not None:
+            self._runtimes[long.name] = max(elapsed, self._expected(long.name))
+        hand.in_hand = math.inf if hand.jobs else 0.0
+        self._wait_again(jobs)
+        self._note_room(hand)
         self._hand_out()
+
+    def give_back(self, now: float) -> None:
+        """Leave what waits for a child for too long to other workers, if it is more than a few.
+
+        Called while no child has finished anything for `PATIENCE`.
+        """
+        if not self._waiting or self._waiting[0].since > now - PATIENCE or self.blocked:
+            return
+        if self._window.close(PATIENCE):
+            self._saturated = False
+            self._hands.resize(self._window.width)
+            kept = deque[Job]()
+            for job in self._waiting:
+                if job.settled or job.delivery.count >= _RETURNS:
+                    kept.append(job)
+                else:
+                    self._reject(job, requeue=True)
+            self._waiting = kept
+
+    def came_back(self, child: int, turn: int) -> None:
+        """*child* did not begin the job of that *turn*, because it was barred."""
+        hand = self._children.get(child)
+        if hand is None:
+            return
+        jobs = [job for job in hand.jobs.values() if job.turn == turn]
+        for job in jobs:  # unless it was taken back already
+            del hand.jobs[job.number]
+            hand.in_hand -= job.expected
+            job.child = None
+        self._wait_again(jobs)
+        self._retire_if_spent(hand)
+        self._note_room(hand)
+        self._hand_out()
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether something may have to be taken or given back soon."""
+        return bool(self._waiting) or any(len(hand.jobs) > 1 for hand in self._children.values())
 
     def publishing(self, number: int) -> bool:
         """A message of job *number* goes out; False if no such job is known (any more)."""
@@ -343,6 +467,25 @@ class Dispatcher:
         """Hand out nothing more; what waits is given back when the intake closes."""
         self.stopping = True
 
+    def abandon(self, how: str) -> None:
+        """The children are gone for good, and the intake gives back what is not settled.
+
+        What was acked early exists nowhere but here: if it was not begun it goes back as a copy,
+        else it is dead-lettered as lost.
+        """
+        for job in self.ledger:
+            if not job.settled or job.stale:
+                continue
+            if job.phase is Phase.WAITING:
+                job.phase = Phase.COPYING
+                self._hands.put_back(job)
+            elif job.phase is Phase.SENT and job.policy.dead_letter:
+                job.phase = Phase.COPYING
+                job.outcome = Outcome.LOST
+                job.reason = f"WorkerLost: {how}"
+                job.evidence = ("WorkerLostError", job.reason, "")
+                self._hands.dead_letter(job)
+
     @property
     def idle(self) -> bool:
         """Whether no child holds a job and nothing is unconfirmed."""
@@ -409,44 +552,88 @@ class Dispatcher:
                 reason = f"DeliveryLimit: delivered {job.delivery.count + 1} times"
                 self._end_here(job, Outcome.MALFORMED, reason, "WorkerLostError")
 
-    def _hand_out(self) -> None:
-        while self._waiting and not self.stopping and not self.blocked:
-            expected = self._expected(self._waiting[0].name)
-            child = self._choose(expected, alone=not self._waiting[0].policy.acks_late)
-            if child is None:
-                return
-            job = self._waiting.popleft()
-            job.phase = Phase.SENT
-            job.child = child
-            hand = self._children[child]
+    def _hand_out(self, first: _Child | None = None) -> None:
+        """Give what waits to children that have room, *first* before others."""
+        waiting, crowded = self._waiting, False
+        while waiting and not self._saturated and not self.stopping and not self.blocked:
+            job = waiting[0]
+            expected = self._expected(job.name)
+            hand = self._choose(expected, first, alone=not job.policy.acks_late)
+            if hand is None:
+                self._saturated = True
+                break
+            waiting.popleft()
+            self._idle.pop(hand.number, None)
             hand.jobs[job.number] = job
             hand.in_hand += expected
+            job.expected = expected
             hand.left -= 1
-            self._hands.run(child, job)
+            hand.turns += 1
+            job.phase = Phase.SENT
+            job.child = hand.number
+            job.turn = hand.turns
+            self._hands.run(hand.number, job)
             if not job.policy.acks_late:
                 self._ack(job)
+            crowded = crowded or len(hand.jobs) > 1
+        if waiting or crowded:
+            self._hands.look()
 
-    def _choose(self, expected: float, *, alone: bool) -> int | None:
-        """The child with the emptiest hands that may take a job of *expected* seconds."""
+    def _choose(self, expected: float, first: _Child | None, *, alone: bool) -> _Child | None:
+        """A child with empty hands, else one that may take a job of *expected* seconds more.
+
+        Nobody is asked twice while nothing has changed, so that many children cost no more.
+        """
+        for hand in self._idle.values():
+            return hand
+        if alone or expected >= SHORT:
+            return None
+        if first is not None and self._has_room(first, expected):
+            return first
         best, fewest = None, self._depth
-        for number, child in self._children.items():
-            held = len(child.jobs)
-            if not child.ready or child.left <= 0 or held >= fewest:
-                continue
-            if held == 0:
-                return number
-            if not alone and child.in_hand + expected < SHORT:
-                best, fewest = number, held
+        for hand in self._children.values():
+            if len(hand.jobs) < fewest and self._has_room(hand, expected):
+                best, fewest = hand, len(hand.jobs)
         return best
 
-    def _retire_if_spent(self, child: int) -> None:
-        hand = self._children[child]
+    def _has_room(self, hand: _Child, expected: float) -> bool:
+        short = hand.in_hand + expected < SHORT
+        return short and hand.ready and hand.left > 0 and len(hand.jobs) < self._depth
+
+    def _note_room(self, hand: _Child) -> None:
+        """*hand* has fewer jobs than before."""
+        self._saturated = False
+        if not hand.jobs:
+            hand.in_hand = 0.0
+            if hand.ready and hand.left > 0:
+                self._idle[hand.number] = hand
+
+    def _wait_again(self, jobs: Sequence[Job]) -> None:
+        """*jobs*, in their order, have no child any more and were not begun."""
+        for job in reversed(jobs):
+            if job.stale:
+                self._close(job)
+            else:
+                job.phase = Phase.WAITING
+                self._waiting.appendleft(job)
+
+    def _retire_if_spent(self, hand: _Child) -> None:
         if hand.left <= 0 and hand.ready and not hand.jobs:
             hand.ready = False
-            self._hands.retire(child)
+            self._idle.pop(hand.number, None)
+            self._hands.retire(hand.number)
 
     def _expected(self, name: str) -> float:
         return self._runtimes.get(name, SHORT)
+
+    def _learn_runtime(self, hand: _Child, job: Job, runtime: float) -> None:
+        name = job.name
+        hand.in_hand -= job.expected
+        runtime += OVERHEAD
+        known = self._runtimes.get(name, runtime)
+        self._runtimes[name] = known + (runtime - known) / 8
+        if self._window.ran(runtime):
+            self._hands.resize(self._window.width)
 
     def _lose(self, job: Job, how: str) -> None:
         verdict = settle(
@@ -487,6 +674,18 @@ class Dispatcher:
             return False
         chosen = job.headers.ignore_result if job.headers is not None else None
         return job.policy.ignore_result if chosen is None else chosen
+
+    def _succeed(self, job: Job) -> None:
+        self.ended += 1
+        job.child = None
+        job.phase = Phase.ENDING
+        job.outcome = Outcome.SUCCESS
+        if job.pending or job.refusal is not None or job.settled:
+            self._end_if_confirmed(job)
+        else:
+            job.settled = True
+            self._hands.ack(job.delivery)
+            self._close(job)
 
     def _end_if_confirmed(self, job: Job) -> None:
         if job.phase is not Phase.ENDING or job.pending or job.outcome is None:

@@ -7,9 +7,12 @@ is the parent's decision (`outcome`), and how a task is called is the task's own
 import os
 import reprlib
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from taskq import clock, hooks, log, states
 from taskq.client.context import Request, running
@@ -20,16 +23,17 @@ from taskq.errors import (
     EncodeError,
     Ignore,
     MessageMalformed,
-    PublishError,
     PublishFailed,
     Reject,
     Retry,
     SoftTimeLimitExceeded,
     TaskRevokedError,
 )
+from taskq.wire.codec import serializer
+from taskq.wire.headers import TaskHeaders, read_headers
 from taskq.wire.message import Message
 from taskq.wire.result import Result, exception_to_wire
-from taskq.wire.task import TaskHeaders, open_body, read_headers
+from taskq.wire.task import open_body
 from taskq.worker import slate
 from taskq.worker.clerk import store_persistently
 from taskq.worker.frames import Frame
@@ -43,7 +47,7 @@ if TYPE_CHECKING:
 _OURS = tuple(str(Path(__file__).parents[1] / room) for room in ("worker", "client"))
 #: So much of a traceback's end travels in a dead letter.
 _TAIL = 8 * 1024
-#: So many exceptions, each the cause of the one before, are looked at to shorten a traceback.
+#: So many exceptions of one failure are looked at to shorten its traceback.
 _CAUSES = 100
 
 
@@ -79,14 +83,15 @@ class Executor:
         self._node = node
         #: The moment from which `warn` strikes; None outside of tasks with a soft time limit.
         self._warn_after: float | None = None
+        self._accept = tuple(app.conf.accept_content)
+        self._max_payload = app.conf.task_max_payload
+        log.limit(app.conf.repr_max_length)
         self._shown = reprlib.Repr()
-        self._longest = app.conf.repr_max_length
-        self._shown.maxother = self._shown.maxstring = self._longest
+        self._shown.maxother = self._shown.maxstring = app.conf.repr_max_length
 
-    def run(self, frame: Frame) -> tuple[str, float, dict[str, Any]]:
-        """Run the job in *frame*; outcome word, seconds in the task's function, and details."""
+    def run(self, frame: Frame) -> tuple[Outcome, float, str, tuple[str, str, str] | None]:
+        """Run the job in *frame*: its outcome, seconds in the function, reason and evidence."""
         _word, number, queue, exchange, routing_key, redelivered, raw, body = frame
-        self._slate.write(number, slate.AROUND, clock.monotonic())
         self._relay.job = number
         self._relay.unconfirmed = False
         message = Message(raw, body)
@@ -94,13 +99,11 @@ class Executor:
         runtime = 0.0
         try:
             task = self._app.registry[headers.task]
-            opened = open_body(
-                message, self._app.conf.accept_content, self._app.conf.task_max_payload
-            )
+            opened = open_body(message, self._accept, self._max_payload)
         except (MessageMalformed, KeyError) as error:
             ending = self._refuse(headers, message, error)
         else:
-            properties = message.properties
+            labels = message.labels
             request = Request.of(
                 headers,
                 opened.args,
@@ -109,28 +112,28 @@ class Executor:
                     "exchange": exchange,
                     "routing_key": routing_key,
                     "queue": queue,
-                    "priority": properties.priority,
+                    "priority": labels.priority,
                     "redelivered": redelivered,
                 },
                 hostname=self._node,
-                reply_to=properties.reply_to,
-                correlation_id=properties.correlation_id,
+                reply_to=labels.reply_to,
+                correlation_id=labels.correlation_id,
+                serializer=serializer(labels.content_type),
             )
             with running(request):
                 ending, runtime = self._perform(task, request, headers, number)
                 ending = self._finish(task, request, ending, runtime)
         self._relay.job = 0
-        detail: dict[str, Any] = {}
-        if ending.outcome is not Outcome.SUCCESS:
-            detail = {"reason": self._brief(ending.reason), "evidence": ending.evidence}
-        return ending.outcome.value, runtime, detail
+        if ending.outcome is Outcome.SUCCESS:
+            return Outcome.SUCCESS, runtime, "", None
+        return ending.outcome, runtime, log.brief(ending.reason), ending.evidence
 
     # -- before ------------------------------------------------------------------------------
 
     def _refuse(self, headers: TaskHeaders, message: Message, error: Exception) -> _Ending:
         """The message is no call that can run here: store that it failed, run nothing."""
         ending = _Ending(Outcome.MALFORMED, states.FAILURE, error, None, str(error))
-        request = Request.of(headers, (), {}, reply_to=message.properties.reply_to)
+        request = Request.of(headers, (), {}, reply_to=message.labels.reply_to)
         if not headers.ignore_result:
             ending = self._store(request, ending)
         return ending
@@ -147,9 +150,10 @@ class Executor:
         if task.track_started and self._wanted(task, request):
             self._track_start(request)
         assert request.id is not None
-        hooks.task_prerun.send(
-            task=task, task_id=request.id, args=request.args, kwargs=request.kwargs
-        )
+        if hooks.task_prerun:
+            hooks.task_prerun.send(
+                task=task, task_id=request.id, args=request.args, kwargs=request.kwargs
+            )
         started = clock.monotonic()
         self._slate.write(number, slate.IN_USER_CODE, started)
         soft = headers.soft_time_limit or task.soft_time_limit
@@ -205,8 +209,8 @@ class Executor:
         refusal = self._relay.flush()
         if refusal is not None:
             ending = _failure(PublishFailed(f"what {request.task} sent was refused: {refusal}"))
-        if self._stored(task, request, ending):
-            ending = self._store(request, ending)
+        if ending.outcome not in (Outcome.RETRY, Outcome.UNSTORED):
+            ending = self._store_if_wanted(task, request, ending)
         if ending.outcome is not Outcome.UNSTORED:
             tell(
                 task,
@@ -216,13 +220,18 @@ class Executor:
                 traceback=ending.traceback,
                 runtime=runtime,
             )
-        self._log(task, request, ending, runtime)
+        if ending.outcome is not Outcome.SUCCESS or log.audible("task-succeeded"):
+            self._log(task, request, ending, runtime)
         return ending
 
     def _send_again(self, task: Task[Any, Any], request: Request, ending: _Ending) -> _Ending:
+        # Stored before it is sent: the next try may run elsewhere and end, and that must stay.
+        stored = self._store_if_wanted(task, request, ending)
+        if stored is not ending:
+            return stored
         try:
             task.send_again(request, ending.value)
-        except (PublishError, EncodeError, ValueError, TypeError) as error:
+        except Exception as error:  # whatever keeps it from being sent is how the task fails
             return _failure(error)
         ending.reason = str(ending.value)
         return ending
@@ -235,9 +244,13 @@ class Executor:
     def _stored(self, task: Task[Any, Any], request: Request, ending: _Ending) -> bool:
         if ending.outcome in (Outcome.IGNORE, Outcome.REJECT_REQUEUE):
             return False
+        if self._wanted(task, request):
+            return True
         failed = ending.state in states.PROPAGATE_STATES
-        even_if_ignored = failed and self._app.conf.task_store_errors_even_if_ignored
-        return even_if_ignored or self._wanted(task, request)
+        return failed and self._app.conf.task_store_errors_even_if_ignored
+
+    def _store_if_wanted(self, task: Task[Any, Any], request: Request, ending: _Ending) -> _Ending:
+        return self._store(request, ending) if self._stored(task, request, ending) else ending
 
     def _store(self, request: Request, ending: _Ending) -> _Ending:
         try:
@@ -275,43 +288,57 @@ class Executor:
         who: dict[str, Any] = {"name": request.shadow or request.task, "id": request.id}
         match ending.outcome:
             case Outcome.SUCCESS:
-                if log.audible("task-succeeded"):
-                    shown = self._brief(self._shown.repr(ending.value))
-                    log.event("task-succeeded", **who, runtime=runtime, result=shown)
+                shown = log.brief(self._shown.repr(ending.value))
+                log.event("task-succeeded", **who, runtime=runtime, result=shown)
             case Outcome.FAILURE if isinstance(ending.value, tuple(task.throws)):
-                shown = self._brief(repr(ending.value))
+                shown = log.brief(repr(ending.value))
                 log.event("task-failed-expected", **who, exception=shown)
             case Outcome.FAILURE:
                 log.event(
                     "task-failed",
                     **who,
-                    exception=self._brief(repr(ending.value)),
-                    traceback=self._brief_traceback(ending),
+                    exception=log.brief(repr(ending.value)),
+                    traceback=_brief_traceback(ending),
                 )
             case Outcome.RETRY:
-                reason = self._brief(ending.reason)
-                log.event("task-retried", **who, delay=ending.value.when, reason=reason)
+                delay = _seconds_until(ending.value.when, self._app.conf.timezone)
+                log.event("task-retried", **who, delay=delay, reason=log.brief(ending.reason))
             case Outcome.IGNORE:
                 log.event("task-ignored", **who)
             case Outcome.REJECT | Outcome.REJECT_REQUEUE:
-                log.event("task-rejected", **who, reason=self._brief(ending.reason))
+                log.event("task-rejected", **who, reason=log.brief(ending.reason))
             case Outcome.REVOKED:
                 log.event("task-revoked", **who, reason=ending.reason)
 
-    def _brief(self, text: str) -> str:
-        """*text* for the log, which may quote an argument: as much as `repr_max_length` allows."""
-        return text if len(text) <= self._longest else f"{text[: self._longest]}..."
 
-    def _brief_traceback(self, ending: _Ending) -> str:
-        text = (ending.traceback or "").rstrip()
-        error: object = ending.value
-        for _ in range(_CAUSES):
-            if not isinstance(error, BaseException):
-                break
-            said = str(error)
-            text = text.replace(said, self._brief(said)) if len(said) > self._longest else text
-            error = error.__cause__ or error.__context__
-        return text
+def _brief_traceback(ending: _Ending) -> str:
+    """The traceback for the log: what exceptions say in it may quote an argument."""
+    text = (ending.traceback or "").rstrip()
+    for error in _involved(ending.value):
+        for said in (str(error), *getattr(error, "__notes__", ())):
+            text = text.replace(said, log.brief(said))
+    return text
+
+
+def _involved(error: BaseException) -> Iterator[BaseException]:
+    """*error*, the exceptions that led to it, and the members of groups among them."""
+    found: list[BaseException | None] = [error]
+    for _ in range(_CAUSES):
+        if not found:
+            return
+        each = found.pop()
+        if each is not None:
+            yield each
+            found += [each.__cause__ or each.__context__]
+            found += each.exceptions if isinstance(each, BaseExceptionGroup) else ()
+
+
+def _seconds_until(when: float | datetime, zone: str | None) -> float:
+    """*when* as seconds from now; a moment that names no zone is in *zone*, None for UTC."""
+    if isinstance(when, datetime):
+        aware = when if when.tzinfo else when.replace(tzinfo=ZoneInfo(zone or "UTC"))
+        return round(max(0.0, aware.timestamp() - clock.wall()), 3)
+    return when
 
 
 def _failure(error: BaseException) -> _Ending:

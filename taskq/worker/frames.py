@@ -16,7 +16,9 @@ Child to parent::
     READY    pid
     PUBLISH  job, route, raw properties, body, due, mandatory, ticket or None
     FLUSH    job, ticket                          answered once the job's messages are confirmed
-    DONE     job, outcome word, runtime, detail mapping
+    DONE     [job, runtime, job, runtime, ...]    jobs that succeeded
+    ENDED    job, outcome word, runtime, reason, evidence or None
+    BACK     turn                                 a job that was recalled before it was begun
     STORED   job, error text or None
 """
 
@@ -28,6 +30,7 @@ from typing import Any, Final, Protocol
 
 import msgpack
 
+from taskq import clock
 from taskq.loop import Loop
 
 RUN: Final = 1
@@ -39,12 +42,20 @@ PUBLISH: Final = 6
 FLUSH: Final = 7
 DONE: Final = 8
 STORED: Final = 9
+ENDED: Final = 10
+BACK: Final = 11
 
 Frame = list[Any]
 
 #: Frames come from our own processes, so the only limit is msgpack's own.
 _LARGEST = 2**31 - 1
 _CHUNK = 256 * 1024
+#: More than fits the buffers of a socket.
+_CHUNKS = 64
+
+#: Seconds for which a child that has more to do may keep a success to itself, so that several
+#: travel together.  If the next job takes long the parent finds it on the slate.
+_HOLD = 0.001
 
 pack: Callable[[Any], bytes] = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 
@@ -80,7 +91,8 @@ class ParentLine:
     ) -> None:
         self._loop = loop
         self._sock = sock
-        self._on_frame = on_frame
+        #: May be changed at any time.
+        self.on_frame = on_frame
         self._on_end = on_end
         self._unpacker = unpacker()
         self._outgoing: deque[bytes | memoryview] = deque()
@@ -99,11 +111,9 @@ class ParentLine:
             self._flush_planned = True
             self._loop.at_turn_end(self._flush)
 
-    def drain(self) -> None:
-        """Read what a dead child left in the socket, then close."""
-        while self._open and self._read():
-            pass
-        self.close()
+    def drain(self) -> bool:
+        """Read what the child has said up to now; False if it says too much to get to the end."""
+        return any(not self._open or not self._read() for _ in range(_CHUNKS))
 
     def close(self) -> None:
         """Close this end.  Idempotent."""
@@ -136,7 +146,7 @@ class ParentLine:
             return False
         self._unpacker.feed(chunk)
         for frame in self._unpacker:
-            self._on_frame(frame)
+            self.on_frame(frame)
         return True
 
     def _flush(self) -> None:
@@ -185,17 +195,40 @@ class ChildLine:
         self._jobs: deque[Frame] = deque()
         self._answers: dict[int, str | None] = {}
         self._tickets = 0
+        self._done: list[int | float] = []
+        self._first_done = 0.0
+        self._main = threading.get_ident()
         self._write_lock = threading.Lock()
         self._read_lock = threading.Lock()
 
     def send(self, frame: Frame) -> None:
-        packed = (
-            pack(frame)
-            if threading.current_thread() is threading.main_thread()
-            else (msgpack.packb(frame, use_bin_type=True))
-        )
+        if threading.get_ident() != self._main:
+            packed = msgpack.packb(frame, use_bin_type=True)
+        elif self._done:
+            packed = self._pack_done() + pack(frame)
+        else:
+            packed = pack(frame)
         with self._write_lock:
             self._sock.sendall(packed)
+
+    def done(self, job: int, runtime: float) -> None:
+        """Say that *job* succeeded; a moment later if there is more to do. Main thread only."""
+        now = clock.monotonic()
+        if not self._done:
+            self._first_done = now
+        self._done += (job, runtime)
+        if not self._jobs or now - self._first_done > _HOLD:
+            self._say_done()
+
+    def _say_done(self) -> None:
+        if self._done:
+            packed = self._pack_done()
+            with self._write_lock:
+                self._sock.sendall(packed)
+
+    def _pack_done(self) -> bytes:
+        done, self._done = self._done, []
+        return pack([DONE, done])
 
     def ticket(self) -> int:
         with self._write_lock:
@@ -219,6 +252,7 @@ class ChildLine:
                     return
             if frame is not None:
                 if frame[0] == STOP:
+                    self._say_done()
                     return
                 yield frame
 

@@ -6,7 +6,7 @@ Pure: the time is passed in.  What is done about the answer is the dispatcher's 
 from collections.abc import Container
 from dataclasses import dataclass
 
-from taskq.wire.task import TaskHeaders
+from taskq.wire.headers import TaskHeaders
 
 #: A delivery that is early by no more than this is held; an earlier one goes back to the broker's
 #: ladder of delays, whose steps are this long (seconds).

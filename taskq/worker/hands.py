@@ -19,6 +19,7 @@ from taskq.worker.dispatcher import Dispatcher
 from taskq.worker.frames import Frame
 from taskq.worker.ledger import Job
 from taskq.worker.pool import Pool
+from taskq.worker.recall import Recall
 from taskq.worker.timekeeper import Timekeeper
 
 #: Of properties that cannot be decoded, so much is kept in the dead letter.
@@ -28,9 +29,10 @@ _KEPT = 16 * 1024
 class WorkerHands:
     """Carries out what a dispatcher asks for; see `dispatcher.Hands` for the verbs."""
 
-    # Both set by the supervisor right after it made the dispatcher with these hands.
+    # Set by the supervisor right after it made the dispatcher with these hands.
     dispatcher: Dispatcher
     timekeeper: Timekeeper
+    recall: Recall
 
     def __init__(
         self,
@@ -75,7 +77,8 @@ class WorkerHands:
                 delivery.message.body,
             ],
         )
-        self.timekeeper.watch(child, job)
+        if job.limited:
+            self.timekeeper.watch(child, job)
 
     def answer(self, child: int, ticket: int, refusal: str | None) -> None:
         self._pool.send(child, [frames.ANSWER, ticket, refusal])
@@ -88,6 +91,13 @@ class WorkerHands:
 
     def reject(self, delivery: Delivery, *, requeue: bool) -> None:
         self._intake.reject(delivery, requeue=requeue)
+
+    def resize(self, window: int) -> None:
+        log.event("window-resized", window=window)
+        self._intake.resize(window)
+
+    def look(self) -> None:
+        self.recall.look()
 
     def take_more(self, more: bool) -> None:
         if more:

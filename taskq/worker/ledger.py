@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from taskq.broker.base import Delivery
-from taskq.wire.task import TaskHeaders
+from taskq.wire.headers import TaskHeaders
 from taskq.worker.limits import Limits
 from taskq.worker.outcome import Outcome, Policy
 
@@ -51,6 +51,10 @@ class Job:
     #: Children's questions that wait for `pending` to become 0: (child, ticket).
     questions: list[tuple[int, int]] = field(default_factory=list)
     crashes: int = 0
+    #: Which of the jobs sent to its child it is, counted from 1.
+    turn: int = 0
+    #: Seconds that it was expected to take when it was handed out.
+    expected: float = 0.0
     #: Why its child is being ended because of it, once that is decided.
     doom: str | None = None
     #: When its delivery came, in seconds since the epoch.
@@ -59,6 +63,13 @@ class Job:
     claiming: bool = False
     #: Its task was told that the soft time limit has passed.
     warned: bool = False
+
+    @property
+    def limited(self) -> bool:
+        """Whether it has any time limit."""
+        chosen, policy = self.headers, self.policy
+        own = chosen is not None and (chosen.time_limit or chosen.soft_time_limit)
+        return bool(own or policy.time_limit or policy.soft_time_limit)
 
     @property
     def limits(self) -> Limits:

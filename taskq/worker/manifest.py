@@ -41,6 +41,7 @@ class Manifest:
 
 #: The settings that the parent acts on.
 WORKER_SETTINGS: Sequence[str] = (
+    "worker_pool",
     "worker_concurrency",
     "worker_prefetch_multiplier",
     "worker_max_held_bytes",
@@ -48,10 +49,10 @@ WORKER_SETTINGS: Sequence[str] = (
     "worker_max_memory_per_child",
     "worker_child_start_timeout",
     "worker_shutdown_timeout",
+    "worker_soft_shutdown_timeout",
     "broker_consumer_timeout",
     "max_crashes",
     "max_deliveries",
     "dead_letter_ttl",
-    "publish_timeout",
     "kill_wait",
 )

@@ -47,8 +47,20 @@ ANNOUNCE: Final = 6
 _PR_SET_PDEATHSIG = 1
 
 
-def describe(app: "TaskQ", options: WorkerOptions) -> Manifest:
-    """The manifest of *app* for a worker with these *options*."""
+def prepare(options: WorkerOptions) -> tuple["TaskQ", Manifest]:
+    """The app of a worker with these *options*, imported, and its manifest.
+
+    Whatever keeps the app from being used is raised.
+    """
+    app = find_app(options.app, options.folder)
+    app.import_modules()
+    # Opening connects to nothing.  A mistake in the URL is found now, and whatever there is to be
+    # imported and to be warned of is so once, and not in each child.
+    _ = app.backend
+    return app, _describe(app, options)
+
+
+def _describe(app: "TaskQ", options: WorkerOptions) -> Manifest:
     return Manifest(
         app=app.main,
         where=options.folder,
@@ -86,13 +98,13 @@ class Nursery:
     def run(self) -> None:
         """Import the app, say what is in it, then serve until the parent is gone."""
         try:
-            self._app = find_app(self._options.app, self._options.folder)
-            self._app.import_modules()
-            manifest = describe(self._app, self._options)
+            self._app, manifest = prepare(self._options)
         except (Exception, SystemExit) as error:
             self._say(BROKEN, explain(error))
             return
         self._say(MANIFEST, manifest.pack())
+        if self._options.pool is None and self._app.conf.worker_pool == "solo":
+            return  # the parent will run the tasks by itself
         # Children share the pages of what was imported only as long as the collector does not
         # write into them (https://docs.python.org/3/library/gc.html#gc.freeze).
         gc.collect()

@@ -15,7 +15,7 @@ class WorkerOptions:
     queues: tuple[str, ...] = ()
     concurrency: int | None = None
     name: str = "taskq@%h"
-    pool: Literal["prefork", "solo"] = "prefork"
+    pool: Literal["prefork", "solo"] | None = None
     prefetch: int | None = None
     max_tasks_per_child: int | None = None
     #: KiB of resident memory.

@@ -20,8 +20,9 @@ class Reports:
     on_broken: Callable[[str], None]
     #: A child said something.
     on_frame: Callable[[int, Frame], None]
-    #: A child is gone: the last job that it had begun (0: none), and how it died in words.
-    on_death: Callable[[int, int, str], None]
+    #: A child is gone: the last turn that it had finished, the last job that it had begun (0:
+    #: none), and how it died in words.
+    on_death: Callable[[int, int, int, str], None]
 
 
 class Pool(Protocol):
@@ -50,6 +51,12 @@ class Pool(Protocol):
 
     def slate(self, child: int) -> tuple[int, int, float]:
         """The job that *child* has begun, its state, and the monotonic moment of that."""
+
+    def finished(self, child: int) -> int:
+        """The last turn that *child* has finished, after all was heard that it said before."""
+
+    def bar(self, child: int, turn: int) -> None:
+        """Keep *child* from beginning jobs of turns before *turn*."""
 
     def warn(self, child: int) -> None:
         """Tell the task that *child* runs that its soft time limit has passed."""

@@ -78,7 +78,7 @@ class Prefork:
         line = ParentLine(
             self._loop,
             ours,
-            on_frame=partial(self._on_frame, number),
+            on_frame=partial(self._on_first_frame, number),
             on_end=partial(self._on_silence, number),
         )
         child = _Child(number, line, slate.Slate(descriptor), self._forker)
@@ -104,6 +104,18 @@ class Prefork:
     def slate(self, child: int) -> tuple[int, int, float]:
         known = self._children.get(child)
         return known.slate.read() if known is not None else (0, slate.IDLE, 0.0)
+
+    def finished(self, child: int) -> int:
+        known = self._children.get(child)
+        if known is None:
+            return 0
+        turn = known.slate.finished
+        return turn if known.line.drain() else 0
+
+    def bar(self, child: int, turn: int) -> None:
+        known = self._children.get(child)
+        if known is not None:
+            known.slate.bar = turn
 
     def warn(self, child: int) -> None:
         pid = self.pid(child)
@@ -220,13 +232,14 @@ class Prefork:
         self._pids[pid] = number
         log.event("child-started", pid=pid)
 
-    def _on_frame(self, number: int, frame: Frame) -> None:
-        if frame[0] == frames.READY:
-            child = self._children[number]
-            if child.deadline is not None:
-                child.deadline.cancel()
-                child.deadline = None
-        self._reports.on_frame(number, frame)
+    def _on_first_frame(self, number: int, frame: Frame) -> None:
+        """The child is READY: from now on all that it says goes straight to the reports."""
+        child = self._children[number]
+        if child.deadline is not None:
+            child.deadline.cancel()
+            child.deadline = None
+        child.line.on_frame = partial(self._reports.on_frame, number)
+        child.line.on_frame(frame)
 
     def _on_silence(self, number: int) -> None:
         """A child closed its line; that it is dead is for the nursery to report."""
@@ -253,9 +266,11 @@ class Prefork:
         self._bury(child, how)
 
     def _bury(self, child: _Child, how: str) -> None:
-        # What it had said before it died still counts.
+        # What it had said before it died still counts, and what it had kept for a moment.
         child.line.drain()
+        child.line.close()
         begun, _state, _since = child.slate.read()
+        finished = child.slate.finished
         child.slate.close()
         if child.deadline is not None:
             child.deadline.cancel()
@@ -264,7 +279,7 @@ class Prefork:
         del self._children[child.number]
         if child.forker not in (self._forker, *(other.forker for other in self._children.values())):
             child.forker.let_go()  # a reload has replaced it, and this was its last child
-        self._reports.on_death(child.number, begun, how)
+        self._reports.on_death(child.number, finished, begun, how)
 
 
 def _signal(pid: int, number: signal.Signals, *, group: bool = True) -> None:

@@ -8,10 +8,13 @@ asked for at the end of the job (`flush`), or at once with *confirm*.
 from dataclasses import asdict
 
 from taskq.broker.base import Done, Queue, Route
-from taskq.errors import PublishRefused
+from taskq.errors import PublishError, PublishRefused, PublishUnconfirmed, Undeliverable
 from taskq.wire.message import Message
 from taskq.worker import frames
 from taskq.worker.frames import Line
+
+#: How publishing may end, by name.
+_ERRORS = {each.__name__: each for each in (PublishRefused, PublishUnconfirmed, Undeliverable)}
 
 
 class Relay:
@@ -45,7 +48,7 @@ class Relay:
             done(None)
         else:
             refusal = self._line.answer(ticket)
-            done(None if refusal is None else PublishRefused(refusal))
+            done(None if refusal is None else unpack_error(refusal))
 
     def flush(self) -> str | None:
         """Wait until the broker has all that the running job published; why not, if it has not."""
@@ -72,3 +75,14 @@ def unpack_route(packed: bytes) -> Route:
     decoder.feed(packed)
     exchange, routing_key, queues = next(decoder)
     return Route(exchange, routing_key, tuple(Queue(**queue) for queue in queues))
+
+
+def pack_error(error: PublishError) -> str:
+    """*error* as text, for the child that waits for its message to be confirmed."""
+    return f"{type(error).__name__} {error}"
+
+
+def unpack_error(packed: str) -> PublishError:
+    """The error that `pack_error` packed."""
+    name, _, words = packed.partition(" ")
+    return _ERRORS[name](words)

@@ -7,12 +7,11 @@ answers no heartbeat (so it asks for none) and hears no signal until the task ha
 from typing import Any
 
 from taskq import hooks, log
-from taskq.locate import find_app
 from taskq.loop import Loop
 from taskq.worker import clerk, frames, slate
 from taskq.worker.executor import Executor
 from taskq.worker.frames import Frame
-from taskq.worker.nursery import describe, explain
+from taskq.worker.nursery import explain, prepare
 from taskq.worker.options import WorkerOptions
 from taskq.worker.pool import Reports
 from taskq.worker.relay import Relay
@@ -49,6 +48,7 @@ class Solo:
         self._options = options
         self._reports = reports
         self._lines: dict[int, _OwnLine] = {}
+        self._page = slate.Slate(-1)
         self._app: Any = None
 
     def start(self) -> None:
@@ -56,9 +56,7 @@ class Solo:
 
     def _import(self) -> None:
         try:
-            self._app = find_app(self._options.app, self._options.folder)
-            self._app.import_modules()
-            manifest = describe(self._app, self._options)
+            self._app, manifest = prepare(self._options)
         except (Exception, SystemExit) as error:
             self._reports.on_broken(explain(error))
         else:
@@ -87,9 +85,9 @@ class Solo:
         relay = Relay(line)
         self._app.use_outlet(relay)
         if frame[0] == frames.RUN:
-            page = slate.Slate(-1)
-            executor = Executor(self._app, relay, page, node=self._options.name)
-            line.send([frames.DONE, frame[1], *executor.run(frame)])
+            executor = Executor(self._app, relay, self._page, node=self._options.name)
+            outcome, *told = executor.run(frame)
+            line.send([frames.ENDED, frame[1], outcome.value, *told])
         elif frame[0] == frames.STORE:
             line.send([frames.STORED, frame[1], clerk.store(self._app, relay, frame)])
 
@@ -98,6 +96,12 @@ class Solo:
 
     def slate(self, child: int) -> tuple[int, int, float]:
         return 0, slate.IDLE, 0.0
+
+    def finished(self, child: int) -> int:
+        return 0
+
+    def bar(self, child: int, turn: int) -> None:
+        """The one child has one job at a time."""
 
     def warn(self, child: int) -> None:
         """Nobody watches while a task runs in this process."""

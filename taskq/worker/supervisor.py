@@ -8,7 +8,8 @@ never opens a body, and never talks to a result store.
 
     boot ──> running ──TERM, INT──> stopping (warm) ──all done──> exit 0
       │         │                        │
-      │         ├──QUIT──────────────────┴──second signal──> cold: kill, give back, exit 1
+      │         ├──QUIT──────────────────┴──second signal, or time is up──> cold: kill, give
+      │         │                                                             back, exit 1
       │         └──HUP──> the app imported afresh, children replaced as they finish
       └── the app cannot be imported: exit 3
 """
@@ -17,11 +18,11 @@ import math
 import os
 import signal
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
-from taskq import clock, log
+from taskq import clock, log, tls
 from taskq.broker import open_broker, topology
 from taskq.broker.base import Broker, Delivery, Intake, Outlet, Route
 from taskq.errors import PublishError
@@ -37,9 +38,11 @@ from taskq.worker.options import WorkerOptions
 from taskq.worker.outcome import Outcome
 from taskq.worker.pool import Pool, Reports
 from taskq.worker.prefork import Prefork
-from taskq.worker.relay import unpack_route
+from taskq.worker.recall import Recall
+from taskq.worker.relay import pack_error, unpack_route
 from taskq.worker.solo import Solo
 from taskq.worker.timekeeper import Timekeeper
+from taskq.worker.window import Window
 
 EXIT_OK = 0
 #: Stopped at once: running tasks were killed and given back.
@@ -80,12 +83,7 @@ class Supervisor:
     def __init__(self, options: WorkerOptions) -> None:
         self._options = replace(options, name=node_name(options.name))
         self._loop = Loop()
-        reports = Reports(self._on_manifest, self._on_broken, self._on_frame, self._on_death)
-        self._pool: Pool
-        if options.pool == "solo":
-            self._pool = Solo(self._loop, self._options, reports)
-        else:
-            self._pool = Prefork(self._loop, self._options, reports)
+        self._pool = self._new_pool()
         self._parts: _Parts | None = None
         self._routes: dict[bytes, Route] = {}
         #: Messages of each child that are not confirmed yet.
@@ -101,9 +99,11 @@ class Supervisor:
         #: How long the broker leaves a delivery unsettled, in seconds.
         self._patience = math.inf
         self._renewal: Timer | None = None
+        self._tells_received = log.audible("task-received")
         self._consuming = False
         self._announced = False
         self._stopping = False
+        self._quitting = False
         self._exit: int | None = None
 
     def run(self) -> int:
@@ -111,18 +111,26 @@ class Supervisor:
         self._loop.on_signal(signal.SIGTERM, partial(self._stop, "SIGTERM"))
         self._loop.on_signal(signal.SIGINT, partial(self._stop, "SIGINT"))
         self._loop.on_signal(signal.SIGHUP, self._reload)
-        self._loop.on_signal(signal.SIGQUIT, partial(self._stop_cold, "SIGQUIT"))
+        self._loop.on_signal(signal.SIGQUIT, self._quit)
         if os.getpid() == 1:
-            self._loop.on_signal(signal.SIGCHLD, self._pool.reap_strangers)
+            self._loop.on_signal(signal.SIGCHLD, self._reap_strangers)
         self._pool.start()
         while self._exit is None:
             self._loop.turn()
-            if self._stopping and (self._parts is None or self._parts.dispatcher.idle):
+            if self._exit is None and self._stopping and self._idle:
                 self._exit = EXIT_OK
         self._shut_down()
         return self._exit
 
     # -- booting -----------------------------------------------------------------------------
+
+    def _new_pool(self) -> Pool:
+        reports = Reports(self._on_manifest, self._on_broken, self._on_frame, self._on_death)
+        make = Solo if self._options.pool == "solo" else Prefork
+        return make(self._loop, self._options, reports)
+
+    def _reap_strangers(self) -> None:
+        self._pool.reap_strangers()
 
     def _on_broken(self, why: str) -> None:
         log.event("app-broken", app=self._options.app or "(looked for)", why=why)
@@ -136,6 +144,15 @@ class Supervisor:
     def _on_manifest(self, packed: dict[str, object], old: list[int]) -> None:
         """The app is there: at the start, after a reload, or in the place of a dead nursery."""
         manifest = Manifest.unpack(packed)
+        if self._options.pool is None:
+            # Nobody chose on the command line, and only the app, which a nursery has imported,
+            # knows its setting: the pool without processes imports it once more.
+            self._options = replace(self._options, pool=manifest.settings["worker_pool"])
+            if self._options.pool == "solo":
+                self._pool.close(0.0)
+                self._pool = self._new_pool()
+                self._pool.start()
+                return
         if self._parts is None:
             self._parts = self._open(manifest)
             self._weigh()
@@ -159,6 +176,8 @@ class Supervisor:
         concurrency = 1 if solo else options.concurrency or settings["worker_concurrency"] or cpus()
         # A solo worker cannot answer heartbeats while its one task runs.
         heartbeat = 0.0 if solo else manifest.broker.heartbeat
+        if not solo:
+            tls.be_silent()  # the nursery has opened the same, and warned of it
         broker = open_broker(replace(manifest.broker, name=options.name, heartbeat=heartbeat))
         banner.show(options, manifest, concurrency, broker.url)
         outlet = broker.outlet(self._loop, on_blocked=self._on_blocked)
@@ -178,6 +197,10 @@ class Supervisor:
             dead_letter_ttl=settings["dead_letter_ttl"],
             child_start_timeout=settings["worker_child_start_timeout"],
         )
+        fixed = options.prefetch
+        if fixed is None and settings["worker_prefetch_multiplier"]:
+            fixed = concurrency * settings["worker_prefetch_multiplier"]
+        window = Window(concurrency, fixed)
         hands.dispatcher = Dispatcher(
             hands,
             manifest.policies,
@@ -187,13 +210,14 @@ class Supervisor:
             if solo
             else options.max_tasks_per_child or settings["worker_max_tasks_per_child"],
             depth=1 if solo else DEPTH,
+            window=window,
             max_held=settings["worker_max_held_bytes"],
         )
         hands.timekeeper = Timekeeper(
             self._loop, self._pool, hands.dispatcher, kill_wait=settings["kill_wait"]
         )
-        window = options.prefetch or max(1, concurrency * settings["worker_prefetch_multiplier"])
-        intake.consume(manifest.queues, window)
+        hands.recall = Recall(self._loop, self._pool, hands.dispatcher)
+        intake.consume(manifest.queues, window.width)
         max_memory = options.max_memory_per_child or settings["worker_max_memory_per_child"]
         return _Parts(
             manifest, broker, intake, outlet, hands, hands.dispatcher, concurrency, max_memory
@@ -243,12 +267,13 @@ class Supervisor:
 
     def _on_delivery(self, delivery: Delivery) -> None:
         assert self._parts is not None
-        claimed = self._parts.hands.claims.recognise(delivery)
-        now = clock.wall()
-        if claimed is not None and self._parts.dispatcher.adopt(claimed, delivery, now):
-            return
-        job = self._parts.dispatcher.receive(delivery, now)
-        if log.audible("task-received") and job.headers is not None:
+        parts, now = self._parts, clock.wall()
+        if parts.hands.claims.any:
+            claimed = parts.hands.claims.recognise(delivery)
+            if claimed is not None and parts.dispatcher.adopt(claimed, delivery, now):
+                return
+        job = parts.dispatcher.receive(delivery, now)
+        if self._tells_received and job.headers is not None:
             log.event("task-received", name=job.name, id=job.id, queue=delivery.queue)
 
     def _on_blocked(self, blocked: bool) -> None:
@@ -274,9 +299,14 @@ class Supervisor:
         assert self._parts is not None
         match frame[0]:
             case frames.DONE:
-                self._on_done(child, *frame[1:])
+                self._parts.dispatcher.succeeded(child, frame[1])
+                self._weigh_child(child)
             case frames.PUBLISH:
                 self._on_publish(child, *frame[1:])
+            case frames.ENDED:
+                self._on_ended(child, *frame[1:])
+            case frames.BACK:
+                self._parts.dispatcher.came_back(child, frame[1])
             case frames.FLUSH:
                 self._parts.dispatcher.asked(child, frame[1], frame[2])
             case frames.STORED:
@@ -288,19 +318,22 @@ class Supervisor:
                     self._parts.dispatcher.child_ready(child)
                     self._announce()
 
-    def _on_done(
-        self, child: int, number: int, outcome: str, runtime: float, detail: dict[str, Any]
+    def _on_ended(
+        self,
+        child: int,
+        number: int,
+        outcome: str,
+        runtime: float,
+        reason: str,
+        evidence: Sequence[str] | None,
     ) -> None:
         assert self._parts is not None
-        evidence = detail.get("evidence")
-        self._parts.dispatcher.done(
-            child,
-            number,
-            Outcome(outcome),
-            runtime,
-            detail.get("reason", ""),
-            tuple(evidence) if evidence else None,
-        )
+        told = (evidence[0], evidence[1], evidence[2]) if evidence else None
+        self._parts.dispatcher.done(child, number, Outcome(outcome), runtime, reason, told)
+        self._weigh_child(child)
+
+    def _weigh_child(self, child: int) -> None:
+        assert self._parts is not None
         if self._parts.max_memory and self._pool.memory(child) > self._parts.max_memory:
             self._parts.dispatcher.retire(child)
 
@@ -345,12 +378,13 @@ class Supervisor:
                 self._paused.discard(child)
                 self._pool.pause(child, False)
         if ticket is not None:  # the child waits for this very message: it hears, and decides
-            self._parts.hands.answer(child, ticket, refusal)
+            told = None if error is None else pack_error(error)
+            self._parts.hands.answer(child, ticket, told)
             refusal = None
         if number is not None:
             self._parts.dispatcher.published(number, refusal)
 
-    def _on_death(self, child: int, begun: int, how: str) -> None:
+    def _on_death(self, child: int, finished: int, begun: int, how: str) -> None:
         self._unconfirmed.pop(child, None)
         self._paused.discard(child)
         if self._parts is None or self._exit is not None:
@@ -358,6 +392,7 @@ class Supervisor:
         if self._parts.hands.is_clerk(child):
             self._parts.hands.on_clerk_death()
             return
+        self._parts.dispatcher.finished(child, finished)
         if not self._mourn(child, how):
             return
         for job in self._parts.dispatcher.child_died(child, begun, how):
@@ -388,10 +423,29 @@ class Supervisor:
 
     # -- stopping ----------------------------------------------------------------------------
 
+    @property
+    def _idle(self) -> bool:
+        return self._parts is None or self._parts.dispatcher.idle
+
     def _stop(self, signal_name: str) -> None:
         if self._stopping:
             self._stop_cold(f"second signal, {signal_name}")
-            return
+        else:
+            settings = self._parts.manifest.settings if self._parts else None
+            timeout = settings["worker_shutdown_timeout"] if settings else None
+            self._stop_warm(signal_name, timeout, "worker_shutdown_timeout")
+
+    def _quit(self) -> None:
+        settings = self._parts.manifest.settings if self._parts else None
+        timeout = settings["worker_soft_shutdown_timeout"] if settings else None
+        if self._quitting or not timeout:
+            self._stop_cold("SIGQUIT")
+        else:  # as in Celery, the cold stop is put off for so long
+            self._quitting = True
+            self._stop_warm("SIGQUIT", timeout, "worker_soft_shutdown_timeout")
+
+    def _stop_warm(self, signal_name: str, timeout: float | None, setting: str) -> None:
+        """Finish what runs, for no longer than *timeout* seconds, which *setting* says."""
         self._stopping = True
         if self._ready_file is not None:
             self._ready_file.remove()
@@ -401,16 +455,15 @@ class Supervisor:
         if self._parts is not None:
             self._parts.dispatcher.stop()
             self._parts.intake.pause()
-            timeout = self._parts.manifest.settings["worker_shutdown_timeout"]
-            if timeout is not None:
-                self._loop.call_later(
-                    timeout, partial(self._stop_cold, f"worker_shutdown_timeout ({timeout:g}s)")
-                )
+        if timeout is not None:
+            self._loop.call_later(
+                timeout, partial(self._stop_cold, f"{setting} ({timeout:g}s) is over")
+            )
 
     def _stop_cold(self, why: str) -> None:
         self._stopping = True
         log.event("worker-stopping", node=self._options.name, how=f"{why}, at once")
-        self._exit = EXIT_COLD
+        self._exit = EXIT_OK if self._idle else EXIT_COLD
         if self._parts is not None:
             self._parts.dispatcher.stop()
         self._pool.kill_all()
@@ -424,6 +477,7 @@ class Supervisor:
             self._ready_file.remove()
         self._pool.close(0.0 if self._exit == EXIT_COLD else 5.0)
         if self._parts is not None:
+            self._parts.dispatcher.abandon("ended when its worker was stopped")
             self._parts.outlet.close()
             self._parts.intake.close()
             self._parts.broker.close()

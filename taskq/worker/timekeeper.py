@@ -26,9 +26,8 @@ class Timekeeper:
         self._looks: dict[int, Timer] = {}
 
     def watch(self, child: int, job: Job) -> None:
-        """*child* was handed *job*: keep an eye on it if it has limits."""
-        if job.limits:
-            self._plan(child, min(filter(None, (job.limits.soft, job.limits.hard))))
+        """*child* was handed *job*, which has limits: keep an eye on it."""
+        self._plan(child, min(filter(None, (job.limits.soft, job.limits.hard))))
 
     def _plan(self, child: int, delay: float) -> None:
         planned = self._looks.get(child)

@@ -17,7 +17,7 @@ from taskq.broker.base import Queue
 from taskq.cli.worker import worker
 from taskq.log import EVENTS
 from taskq.settings import Settings
-from taskq.wire.task import PROTOCOL_HEADERS
+from taskq.wire.headers import PROTOCOL_HEADERS
 from taskq.worker.outcome import Outcome, Policy, settle
 from tests.docs.pages import ROOT, blocks, named_in_rows, page, rows
 

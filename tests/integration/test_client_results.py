@@ -10,7 +10,7 @@ import pytest
 import taskq
 from taskq import AsyncResult, clock, states
 from taskq.client.context import Request, running
-from taskq.wire import task as wire
+from taskq.wire.headers import read_headers
 from taskq.wire.result import Result, exception_to_wire
 from tests.support.site import Site
 
@@ -214,7 +214,7 @@ def test_who_wants_no_result_asks_for_no_reply(rabbit, caller):
     (message,) = Site(rabbit.url).take("default", 1)
 
     assert message.properties.reply_to is None
-    assert wire.read_headers(message).ignore_result is True
+    assert read_headers(message).ignore_result is True
 
 
 def test_a_reply_is_kept_as_long_as_somebody_holds_the_result(rabbit, caller):

@@ -17,11 +17,13 @@ from taskq import (
     PublishRefused,
     Retry,
     TaskQ,
+    Undeliverable,
     clock,
     hooks,
 )
 from taskq.client.context import Request, running
 from taskq.wire import task as wire
+from taskq.wire.headers import read_headers
 from tests.support.site import Site
 
 LIMIT = 1 << 20
@@ -50,7 +52,7 @@ def app(site):
 def take(site, queue="default", count=1):
     """The next *count* messages of *queue* as (headers, arguments, message)."""
     return [
-        (wire.read_headers(message), wire.open_body(message, ACCEPT, LIMIT), message)
+        (read_headers(message), wire.open_body(message, ACCEPT, LIMIT), message)
         for message in site.take(queue, count)
     ]
 
@@ -494,6 +496,25 @@ def test_a_refusal_is_tried_again_as_the_policy_says(site, app):
     assert [id for id, _ in fussy.seen[:3]] == [first.id] * 3
     assert len(fussy.seen) == 7
     assert site.count("default") == 2
+
+
+def test_what_leads_nowhere_is_refused_at_once_and_not_tried_again(site, app):
+    fussy = Fussy(app.producer.outlet, refusals=0)
+    app.use_outlet(fussy)
+
+    for send in (app.send_task, lambda *args, **to: asyncio.run(app.asend_task(*args, **to))):
+        with pytest.raises(
+            Undeliverable, match="t\\[lost-1\\] was not queued in exchange 'nowhere'"
+        ):
+            send("t", exchange="nowhere", routing_key="k", task_id="lost-1")
+    with pytest.raises(ExceptionGroup) as caught:
+        app.send_many(
+            [app.signature("t", exchange="nowhere", task_id="lost-2"), app.signature("t")]
+        )
+
+    assert [Undeliverable] == [type(error) for error in caught.value.exceptions]
+    assert [id for id, _ in fussy.seen[:3]] == ["lost-1", "lost-1", "lost-2"]
+    assert len(fussy.seen) == 4
 
 
 def test_an_outlet_that_is_given_is_used_and_told_whether_to_confirm(site, app):

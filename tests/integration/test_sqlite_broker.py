@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,18 +21,19 @@ from taskq.broker.base import BrokerOptions, Delivery, Queue, Route
 from taskq.broker.sqlite import SqliteBroker
 from taskq.errors import BrokerUnavailable, ConfigurationError, PublishError, PublishRefused
 from taskq.loop import Loop
-from taskq.testing.broker_contract import Bench, a_message, straight_to
+from taskq.testing.broker_contract import Bench, a_message, dead_letters_of, straight_to
 from tests.support.wait import wait_until
 
 QUEUE = Queue("q")
 ROUTE = straight_to(QUEUE)
+DEAD = dead_letters_of(QUEUE)
 
 #: Longer than any test waits: whoever looks this seldom lives by the bell and by due times.
 NEVER = 3600.0
 
 
-def open_broker(path: Path, interval: float = 1.0) -> SqliteBroker:
-    broker = SqliteBroker(BrokerOptions((f"sqlite:///{path}",)))
+def open_broker(path: Path, interval: float = 1.0, **options: Any) -> SqliteBroker:
+    broker = SqliteBroker(BrokerOptions((f"sqlite:///{path}",), **options))
     broker._interval = interval
     return broker
 
@@ -152,8 +154,8 @@ def program(tmp_path: Path, path: Path) -> Iterator[type[Program]]:
 
 
 @contextmanager
-def a_bench(path: Path, interval: float = 1.0) -> Iterator[Bench]:
-    broker = open_broker(path, interval)
+def a_bench(path: Path, interval: float = 1.0, **options: Any) -> Iterator[Bench]:
+    broker = open_broker(path, interval, **options)
     bench = Bench(broker)
     try:
         yield bench
@@ -183,6 +185,21 @@ def test_a_killed_worker_loses_nothing(bench: Bench, program: type[Program]) -> 
     returned = {d.message.body: (d.redelivered, d.count) for d in hold.deliveries}
     assert {(True, 1)} == {returned[body] for body in (b"1", b"2", b"3")}
     assert {(False, 0)} == {returned[body] for body in (b"4", b"5")}
+
+
+def test_what_a_killed_worker_held_is_counted_and_comes_in_its_order(
+    path: Path, program: type[Program]
+) -> None:
+    """At once, where nobody lived to give it back."""
+    with a_bench(path, NEVER) as bench:
+        bench.send(QUEUE, b"1", b"2", b"3")
+        holder = program("hold", 2, NEVER)
+        holder.expect(3)
+        assert bench.broker.count("q") == 1
+
+        holder.kill()
+        assert bench.broker.count("q") == 3
+        assert [b"1", b"2", b"3"] == bench.receive(QUEUE, number=3).bodies
 
 
 def test_a_slow_worker_keeps_what_it_holds(path: Path, program: type[Program]) -> None:
@@ -335,7 +352,7 @@ def test_many_producers_and_workers_lose_and_repeat_nothing(
     assert rows(path, "select * from message") == []
 
 
-def rows(path: Path, query: str) -> list[object]:
+def rows(path: Path, query: str) -> list[Any]:
     connection = sqlite3.connect(path)
     try:
         return connection.execute(query).fetchall()
@@ -481,6 +498,69 @@ def test_an_exchange_type_that_needs_a_server_is_refused(bench: Bench) -> None:
     assert "direct, topic and fanout" in str(refused)
     with pytest.raises(ConfigurationError, match="headers"):
         bench.consume(queue)
+
+
+# -- dead letters ----------------------------------------------------------------------------------
+
+
+def die(bench: Bench, *bodies: bytes, way: str) -> None:
+    """Let messages with *bodies* become dead letters of QUEUE."""
+    if way == "sent by a worker":
+        for body in bodies:
+            bench.send(DEAD, body)
+    elif way == "sent by a program":
+        outlet, answers = bench.broker.outlet(None), list[PublishError | None]()
+        for body in bodies:
+            outlet.publish(a_message(body), straight_to(DEAD), answers.append)
+        assert [None] * len(bodies) == answers
+    elif way == "rejected":
+        bench.send(QUEUE, *bodies)
+        hold = bench.receive(QUEUE, number=len(bodies))
+        for delivery in hold.deliveries:
+            hold.intake.reject(delivery, requeue=False)
+        hold.intake.close()
+    else:
+        for body in bodies:
+            bench.publish(a_message(body, expiration="1"), ROUTE)
+        bench.expect_count(DEAD, len(bodies))  # though nobody has moved them yet
+
+
+WAYS = ["sent by a worker", "sent by a program", "rejected", "expired"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_of_too_many_dead_letters_the_oldest_go(path: Path, way: str) -> None:
+    with a_bench(path, dead_letter_max_length=3) as bench:
+        bench.send(Queue("alive"), b"1", b"2", b"3", b"4", b"5")
+
+        die(bench, b"1", b"2", b"3", b"4", b"5", way=way)
+
+        assert [b"3", b"4", b"5"] == bench.receive(DEAD, number=3).bodies
+        assert bench.broker.count(DEAD.name) == 0
+        assert bench.broker.count("alive") == 5
+
+
+def test_dead_letters_exceed_their_number_by_no_more_than_a_percent(path: Path) -> None:
+    with a_bench(path, dead_letter_max_length=200) as bench:
+        die(bench, *[b"%d" % number for number in range(200)], way="sent by a program")
+        assert bench.broker.count(DEAD.name) == 200
+
+        for number in range(200, 210):
+            die(bench, b"%d" % number, way="sent by a worker")
+            assert 200 <= bench.broker.count(DEAD.name) <= 202
+
+
+@pytest.mark.parametrize("way", ["rejected", "expired"])
+def test_what_the_broker_dead_letters_itself_is_kept_as_long_as_others(
+    path: Path, way: str
+) -> None:
+    with a_bench(path, dead_letter_ttl=3600.0) as bench:
+        before = clock.wall()
+        die(bench, b"1", way=way)
+        bench.receive(DEAD)
+
+        ((expires,),) = rows(path, "select expires from message where queue = 'q.dead'")
+        assert before + 3600 <= expires <= clock.wall() + 3600
 
 
 # -- the file --------------------------------------------------------------------------------------

@@ -365,3 +365,32 @@ def test_verification_can_be_turned_off_and_that_is_said_once(
     assert 3 == len(warnings), warnings
     for warning, port in zip(warnings, (amqps.port, amqps.port, rediss.port), strict=True):
         assert f":***@{'127.0.0.1' if warning is warnings[1] else 'localhost'}:{port}" in warning
+
+
+@pytest.mark.parametrize("results", ["redis", "rpc"])
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+def test_a_worker_says_of_each_server_once_that_it_is_not_verified(
+    amqps: Amqps, rediss: Rediss, worker_process: StartWorker, pool: str, results: str
+) -> None:
+    settings = {
+        "broker_url": amqps.url(verify="verify_none"),
+        "result_backend": "rpc://",
+    }
+    servers = {f"amqps://guest:***@localhost:{amqps.port}/%2F"}
+    if results == "redis":
+        settings["result_backend"] = rediss.url(ssl_cert_reqs="none")
+        servers.add(f"rediss://:***@localhost:{rediss.port}/0")
+    worker = worker_process(
+        *(APP, "-Q", f"q-{pool}-{results}", "-c", "3", "--pool", pool, "--max-tasks-per-child=2"),
+        env={f"TASKQ_{name.upper()}": value for name, value in settings.items()},
+    )
+    with TaskQ(**settings) as app:
+        sent = [
+            app.send_task("tasks.add", args=(1, n), queue=f"q-{pool}-{results}") for n in range(12)
+        ]
+        assert [1 + n for n in range(12)] == [each.get(timeout=60) for each in sent]
+    worker.stop()
+
+    said = [event for event in worker.events if event["event"] == "tls-unverified"]
+    assert sorted(servers) == sorted(event["server"] for event in said)
+    assert worker.log().count("is not verified") == len(servers)

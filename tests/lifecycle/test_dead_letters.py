@@ -1,21 +1,32 @@
 """`taskq dead` on both brokers: nothing is lost by looking, by sending again, or by a kill."""
 
+import base64
 import json
 import os
 import pty
+import random
+import re
+import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from taskq.broker.base import Queue
+from taskq.cli.dead import dead
 from taskq.deadletters import DeadLetters
 from taskq.loop import Loop
-from taskq.wire.message import Message
+from taskq.wire.message import Message, Properties, encode_properties
+from tests.docs.pages import page
+from tests.lifecycle.test_bad_messages import deep_headers
 from tests.support.ledger import Ledger, assert_conserved
 from tests.support.letters import a_letter, a_task, bury
 from tests.support.process import APP, REPOSITORY, StartWorker
@@ -176,6 +187,57 @@ def test_two_thousand_replayed_tasks_run_exactly_once_each(
     )
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+def test_a_replay_that_ends_in_the_middle_loses_nothing(
+    site: Site,
+    shell: Shell,
+    worker_process: StartWorker,
+    ledger: Ledger,
+    number: signal.Signals,
+) -> None:
+    sent = fill(site, 2000)
+
+    struck = shell.start("-c", STRUCK, site.url, "1000", str(int(number)))
+    struck.communicate(timeout=60)
+    assert struck.returncode != 0
+    # RabbitMQ takes note of the end of a connection when it comes to it.
+    wait_until(lambda: site.count("q1") + site.count("q1.dead") >= 2000, "all to be ready again")
+    assert 0 < site.count("q1") < 2000
+    repeated = site.count("q1") + site.count("q1.dead") - 2000
+    shell.run("replay", "--broker", site.url, "-Q", "q1")
+    worker = worker_process(APP, "-Q", "q1", "-c", "2", "-l", "warning", env=site.env)
+    wait_until(lambda: len(ledger.ids()) >= 2000 + repeated, "all to run", timeout=60)
+
+    assert 0 == worker.stop()
+    assert_conserved(sent, ledger, dead=ids_in(site, "q1.dead"), queued=ids_in(site, "q1"))
+    assert ledger.repeats() == repeated
+    assert repeated < 1000  # only what was on its way
+
+
+@pytest.mark.parametrize(
+    ("words", "done"), [(["replay"], "replayed"), (["discard", "--yes"], "discarded")]
+)
+def test_in_several_queues_all_that_is_meant_goes_and_the_rest_stays(
+    site: Site, shell: Shell, words: Sequence[str], done: str
+) -> None:
+    """What stays in front keeps acks from being joined; RabbitMQ loses such acks easily."""
+    ids = [f"task-{number}" for number in range(300)]
+    with site.broker() as broker:
+        for queue in ("q1", "q2", "q3"):
+            letters = [a_letter(a_task(f"{queue}-{each}"), queue=queue) for each in ids]
+            bury(broker, [a_letter(a_task("stays", "other")), *letters], queue)
+
+    meant = ("--task", "tasks.*", "--broker", site.url, "-Q", "q1,q2", "-Q", "q3")
+    (told,) = shell.told(*words, *meant)
+
+    assert {done: 900, "refused": [], "out_of_reach": 0} == told
+    for queue in ("q1", "q2", "q3"):
+        wait_until(lambda q=queue: site.count(f"{q}.dead") == 1, "the rest to be given back")
+        assert ["stays"] == ids_in(site, f"{queue}.dead")
+        sent = [f"{queue}-{each}" for each in ids] if done == "replayed" else []
+        assert sent == ids_in(site, queue)
+
+
 def test_looking_thirty_times_changes_nothing(site: Site, shell: Shell) -> None:
     with site.broker() as broker:
         letters = [a_letter(a_task(f"task-{n:02}")) for n in range(50)]
@@ -190,6 +252,28 @@ def test_looking_thirty_times_changes_nothing(site: Site, shell: Shell) -> None:
     assert [f"task-{n:02}" for n in range(50)] == [each["id"] for each in listed]
     wait_until(lambda: site.count("q1.dead") == 50, "the letters to be given back")
     assert [*map(identity, letters)] == [*map(identity, site.take("q1.dead", 50))]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+def test_letters_in_the_hands_of_a_process_that_ends_are_given_back_in_order(
+    site: Site, shell: Shell, tmp_path: Path, number: signal.Signals
+) -> None:
+    sent = fill(site, 300)
+    os.mkfifo(tmp_path / "pipe")
+
+    # Its reader takes one line and then no more, so that the export cannot come to its end.
+    exporting = shell.start(
+        "-m", "taskq", "dead", "export", "pipe", "--broker", site.url, "-Q", "q1"
+    )
+    with (tmp_path / "pipe").open() as lines:
+        assert sent[0] == json.loads(lines.readline())["id"]
+        wait_until(lambda: site.count("q1.dead") == 0, "all letters to be in its hands")
+        exporting.send_signal(number)
+        exporting.communicate(timeout=30)
+        assert exporting.returncode == (1 if number == signal.SIGINT else -number)
+
+    wait_until(lambda: site.count("q1.dead") == 300, "the letters to be given back")
+    assert sent == ids_in(site, "q1.dead")
 
 
 def test_what_cannot_be_sent_stays_and_is_told(rabbit: Rabbit, tmp_path: Path) -> None:
@@ -259,6 +343,83 @@ def test_delayed_tasks_whose_queue_was_deleted_are_found_and_sent_to_it(
     assert "its queue was gone when its time came" == listed["reason"]
     assert [late.id] == ids_in(site, "gone")
     app.close()
+
+
+def test_dead_letters_are_bounded_in_number_and_time(
+    site: Site, worker_process: StartWorker
+) -> None:
+    app = site.app(dead_letter_max_length=3)
+    env = {"TASKQ_DEAD_LETTER_MAX_LENGTH": "3", "TASKQ_DEAD_LETTER_TTL": "3600"}
+    sent = [app.send_task("tasks.fail", args=("why",), queue="q1").id for _ in range(5)]
+
+    worker = worker_process(APP, "-Q", "q1", "-c", "1", env={**site.env, **env})
+    for each in sent:
+        worker.wait_for("task-dead-lettered", id=each)
+    assert 0 == worker.stop()
+
+    assert 3 == site.count("q1.dead")
+    letters = site.take("q1.dead", 3)
+    assert sent[2:] == [letter.headers["id"] for letter in letters]
+    assert ["3600000"] * 3 == [letter.properties.expiration for letter in letters]
+
+
+# -- what anybody may have put there -------------------------------------------------------------
+
+VALUES: list[Any] = [
+    None, True, -1, 2**62, 1.5, 1e300, "", "text", "\x1b[31mred\n\ttab", b"\xff\x00",
+    Decimal("1.10"), datetime(2026, 1, 2, tzinfo=UTC), [], [1, [2]], {}, {"k": {"l": []}},
+]  # fmt: skip
+NAMES = [
+    "task", "id", "retries", "eta", "expires", "timelimit", "compression", "taskq-crashes", "other",
+    "taskq-dead-queue", "taskq-dead-reason", "taskq-dead-at", "taskq-dead-attempts",
+    "taskq-dead-properties", "taskq-dead-message",
+]  # fmt: skip
+
+
+def strangers(count: int) -> list[Message]:
+    """Messages that no worker of ours wrote, the same ones each time."""
+    draw = random.Random(7)
+    made = [deep_headers(), Message(b"\0\0", b""), Message.of(Properties(), b"\xff" * 100)]
+    while len(made) < count:
+        names = draw.sample(NAMES, draw.randrange(len(NAMES)))
+        headers = {name: draw.choice(VALUES) for name in names}
+        content = draw.choice([None, "application/json", "application/x-msgpack", "text/html"])
+        properties = Properties(headers=headers, content_type=content, delivery_mode=2)
+        made.append(Message(encode_properties(properties), draw.randbytes(draw.randrange(50))))
+    return made
+
+
+def test_foreign_messages_are_listed_shown_and_exported_and_none_is_lost(
+    site: Site, shell: Shell, tmp_path: Path
+) -> None:
+    messages = strangers(150)
+    at = ("--broker", site.url, "-Q", "q1")
+    with site.broker() as broker:
+        bury(broker, messages)
+
+    listed = shell.told("list", *at, "--limit", "1000")
+    shown = shell.run("show", *{each["id"] for each in listed}, *at).stdout
+    table = shell.run("list", *at, "--limit", "1000").stdout
+    shell.run("export", "letters.jsonl", *at)
+
+    exported = [json.loads(line) for line in (tmp_path / "letters.jsonl").read_text().splitlines()]
+    assert 150 == len(listed) == len(exported) == len(table.splitlines()) - 1
+    assert "\x1b" not in shown + table
+    found = [
+        Message(base64.b64decode(each["raw"]), base64.b64decode(each["body"])) for each in exported
+    ]
+    assert [*map(identity, messages)] == [*map(identity, found)]
+
+    (told,) = shell.told("replay", *at, "--to", "q2", code=1)
+
+    refused = {each["id"] for each in told["refused"]}
+    assert told["replayed"] + len(told["refused"]) == 150
+    assert "cannot be decoded" in told["refused"][0]["why"]
+    wait_until(lambda: site.count("q1.dead") == len(told["refused"]), "the rest to be given back")
+    assert refused == {each["id"] for each in shell.told("list", *at)}
+    assert Counter(m.body for m in messages) == Counter(
+        m.body for queue in ("q2", "q1.dead") for m in site.take(queue, site.count(queue))
+    )
 
 
 # -- how it talks --------------------------------------------------------------------------------
@@ -391,3 +552,17 @@ def test_an_export_onto_a_full_disk_fails(site: Site, shell: Shell) -> None:
 
     assert "/dev/full cannot be written: No space left on device" in told.stderr
     assert 3 == site.count("q1.dead")
+
+
+def test_every_command_and_option_stands_in_its_page() -> None:
+    text = page("dead-letters")
+    options = {
+        name
+        for command in dead.commands.values()
+        for param in command.params
+        if isinstance(param, click.Option)
+        for name in param.opts
+    }
+
+    assert not [name for name in dead.commands if f"taskq dead {name}" not in text]
+    assert options == set(re.findall(r"`(--?[\w-]+)`", text))

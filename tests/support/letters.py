@@ -8,8 +8,8 @@ from taskq.broker import topology
 from taskq.broker.base import Broker, Queue, Route
 from taskq.loop import Loop
 from taskq.wire import dead, task
+from taskq.wire.headers import TaskHeaders
 from taskq.wire.message import Message
-from taskq.wire.task import TaskHeaders
 from tests.support.wait import wait_until
 
 

@@ -4,6 +4,7 @@ With TASKQ_TEST_AMQP_URL set, tests take their vhosts from that server instead, 
 management plugin; those that stop a node start one of their own all the same.
 """
 
+import json
 import os
 import secrets
 import shutil
@@ -15,6 +16,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
@@ -48,30 +50,41 @@ class RabbitNode:
     """A RabbitMQ node of our own: its ports, data, name service and cookie touch nobody else's.
 
     Made stopped.  `kill` is SIGKILL, `stop` lets it shut down, and `start` brings it back with
-    its data; `close` ends it for good.  *config* is added to its rabbitmq.conf.
+    its data; `close` ends it for good.  *config* is added to its rabbitmq.conf.  Started first
+    *beside* another that runs, it joins that one's cluster.
     """
 
-    def __init__(self, config: str = "") -> None:
+    def __init__(self, config: str = "", *, beside: "RabbitNode | None" = None) -> None:
         self._server = find_program("rabbitmq-server", "rabbitmq-server", _DEBIAN)
         self._rabbitmqctl = find_program("rabbitmqctl", "rabbitmq-server", _DEBIAN)
         self.folder = Path(tempfile.mkdtemp(prefix="taskq-rabbit-"))
         self.name = f"taskq-{secrets.token_hex(4)}@localhost"
         self.port = free_port()
-        self._env = os.environ | self._write_folder(config)
+        self._env = os.environ | self._write_folder(config, beside)
         self._vhosts: list[str] = []
         self._vhosts_made = 0
         self._node: subprocess.Popen[bytes] | None = None
-        # Erlang would leave a name service running that outlives the node; this one is ours.
-        self._epmd = subprocess.Popen(
-            leashed(find_program("epmd", "erlang-base"), "-port", self._env["ERL_EPMD_PORT"]),
-            env=self._env,
-            stdin=subprocess.DEVNULL,
-        )
+        self._epmd: subprocess.Popen[bytes] | None = None
+        if beside is None:
+            # Erlang would leave a name service running that outlives the node; this one is ours.
+            self._epmd = subprocess.Popen(
+                leashed(find_program("epmd", "erlang-base"), "-port", self._env["ERL_EPMD_PORT"]),
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+            )
 
-    def _write_folder(self, config: str) -> dict[str, str]:
+    def _write_folder(self, config: str, beside: "RabbitNode | None") -> dict[str, str]:
         """Write what the node reads at its start; returns the environment that points at it."""
+        secret, names = secrets.token_hex(16), str(free_port())
+        if beside is not None:
+            secret = (beside.folder / ".erlang.cookie").read_text()
+            names = beside._env["ERL_EPMD_PORT"]
+            config += (
+                "cluster_formation.peer_discovery_backend = classic_config\n"
+                f"cluster_formation.classic_config.nodes.1 = {beside.name}\n"
+            )
         cookie = self.folder / ".erlang.cookie"
-        cookie.write_text(secrets.token_hex(16))
+        cookie.write_text(secret)
         cookie.chmod(0o400)
         (self.folder / "enabled_plugins").write_text("[].\n")
         (self.folder / "rabbitmq.conf").write_text(
@@ -82,11 +95,12 @@ class RabbitNode:
         return {
             "HOME": str(self.folder),  # where Erlang looks for the cookie
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "ERL_EPMD_PORT": str(free_port()),
+            "ERL_EPMD_PORT": names,
             "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
             "RABBITMQ_MNESIA_BASE": str(self.folder / "data"),
             "RABBITMQ_LOG_BASE": str(self.folder / "log"),
             "RABBITMQ_PID_FILE": str(self.folder / "pid"),
@@ -99,6 +113,16 @@ class RabbitNode:
 
     def start(self) -> None:
         """Start the node and return once it takes connections; nothing to do if it runs."""
+        self.begin()
+        self.wait_until_up()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the node was started, and neither stopped nor killed since."""
+        return self._node is not None
+
+    def begin(self) -> None:
+        """Start the node and do not wait until it is up; nothing to do if it runs."""
         if self._node is not None:
             return
         with (self.folder / "output").open("ab") as output:
@@ -109,7 +133,10 @@ class RabbitNode:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        wait_until(self._answers, f"{self.name} to start", timeout=60)
+
+    def wait_until_up(self) -> None:
+        """Wait until the node that was begun takes connections."""
+        wait_until(self._answers, f"{self.name} to start", timeout=120)
 
     def _answers(self) -> bool:
         assert self._node is not None
@@ -148,23 +175,31 @@ class RabbitNode:
     def close(self) -> None:
         """End the node and its name service, and remove the folder.  Idempotent."""
         self._end(signal.SIGKILL)  # nobody will read its data again
-        self._epmd.kill()
-        self._epmd.wait()
+        if self._epmd is not None:
+            self._epmd.kill()
+            self._epmd.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def ctl(self, *arguments: str) -> str:
         """What `rabbitmqctl` *arguments* printed; costs a third of a second of one core."""
-        done = subprocess.run(
-            [self._rabbitmqctl, "--quiet", *arguments],
+        with self.start_ctl(*arguments) as running:
+            try:
+                printed, complaint = running.communicate(timeout=60)
+            finally:
+                running.kill()
+        assert running.returncode == 0, f"rabbitmqctl {arguments}: {printed}{complaint}"
+        return printed
+
+    def start_ctl(self, *arguments: str) -> subprocess.Popen[str]:
+        """`rabbitmqctl` *arguments*, running; its two outputs are pipes."""
+        return subprocess.Popen(
+            leashed(self._rabbitmqctl, "--quiet", *arguments),
             env=self._env,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
-            check=False,
         )
-        assert done.returncode == 0, f"rabbitmqctl {arguments}: {done.stdout}{done.stderr}"
-        return done.stdout
 
     def log(self) -> str:
         """The end of everything the node said."""
@@ -183,6 +218,49 @@ class RabbitNode:
             self._vhosts = [f"t{number}" for number in range(last, first - 1, -1)]
             self._vhosts_made = last
         return self._vhosts.pop()
+
+
+class RabbitCluster:
+    """Three nodes that are one broker: what is in a quorum queue is on all of them."""
+
+    def __init__(self) -> None:
+        first = RabbitNode()
+        self.nodes = (first, RabbitNode(beside=first), RabbitNode(beside=first))
+
+    def start(self) -> None:
+        """Start all nodes, the first one first: it is the one that the others join."""
+        self.nodes[0].start()
+        for node in self.nodes[1:]:
+            node.begin()
+        for node in self.nodes[1:]:
+            node.wait_until_up()
+
+    def close(self) -> None:
+        """End all nodes.  Idempotent."""
+        for node in reversed(self.nodes):
+            node.close()
+
+    def url(self, first: int = 0) -> str:
+        """The URLs of all nodes, to be tried from that of node *first* on."""
+        nodes = self.nodes[first:] + self.nodes[:first]
+        return ";".join(node.url() for node in nodes)
+
+    def leader(self, queue: str) -> RabbitNode:
+        """The node that has the leader of the quorum queue *queue*."""
+        names = [member["leader"] for member in self._members(queue)]
+        (leader,) = [node for node in self.nodes if node.name in names]
+        return leader
+
+    def is_whole(self, queue: str) -> bool:
+        """Whether *queue* has a member on every node, and all of them are there."""
+        return {node.name for node in self.nodes} == {
+            name for found in self._members(queue) for name in found["online"]
+        }
+
+    def _members(self, queue: str) -> list[dict[str, Any]]:
+        node = next(node for node in self.nodes if node.is_running)
+        listed = node.ctl("list_queues", "name", "leader", "online", "--formatter", "json")
+        return [found for found in json.loads(listed) if found["name"] == queue]
 
 
 class GivenServer:
@@ -310,3 +388,14 @@ def own_rabbit(own_rabbit_node: RabbitNode) -> Rabbit:
     own_rabbit_node.start()
     own_rabbit_node.ctl("set_vm_memory_high_watermark", "0.4")  # ends the alarm of a failed test
     return Rabbit(own_rabbit_node)
+
+
+@pytest.fixture
+def rabbit_cluster() -> Iterator[RabbitCluster]:
+    """A cluster of three running nodes that the test may stop and kill one by one."""
+    cluster = RabbitCluster()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()

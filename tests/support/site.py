@@ -15,6 +15,7 @@ from taskq import TaskQ
 from taskq.broker import open_broker
 from taskq.broker.base import Broker, BrokerOptions, Delivery, Queue, Route
 from taskq.loop import Loop
+from taskq.url import split
 from taskq.wire.message import Message
 from tests.support.wait import wait_until
 
@@ -38,7 +39,7 @@ class Site:
 
     @contextlib.contextmanager
     def broker(self) -> Iterator[Broker]:
-        broker = open_broker(BrokerOptions(urls=(self.url,), name="look"))
+        broker = open_broker(BrokerOptions(urls=split(self.url), name="look"))
         try:
             yield broker
         finally:

@@ -2,8 +2,11 @@
 
 import base64
 import json
+import math
+import struct
 import uuid
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -13,7 +16,7 @@ from taskq import ConfigurationError, TaskQ
 from taskq.broker.base import Delivery, Queue
 from taskq.deadletters import ALL, DeadLetters, Letter, Place, Wanted
 from taskq.wire.dead import dead_headers
-from taskq.wire.message import Message, Properties
+from taskq.wire.message import Message, Properties, encode_properties
 from tests.support.letters import a_letter, a_task, bury
 
 LETTERS = [
@@ -159,11 +162,12 @@ def test_no_queue_is_made_by_looking(app):
 
 # -- what anybody may have put there -------------------------------------------------------------
 
+finite = st.floats(allow_nan=False, allow_infinity=False)
 anything = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-(2**63), 2**63 - 1)
-    | st.floats()
+    | finite
     | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
     | st.binary(max_size=20)
     | st.just(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
@@ -182,6 +186,21 @@ NAMES = [*OURS, "taskq-dead-properties", "x-death", "task", "id", "retries", "ta
 PLACES = [Place("q1.dead", Queue("q1")), Place("taskq.undeliverable", None)]
 
 
+@given(
+    st.dictionaries(st.sampled_from(NAMES), anything)
+    | st.fixed_dictionaries(
+        {"taskq-dead-reason": st.text(st.characters(exclude_categories=["Cs"]), max_size=20)},
+        optional={"taskq-dead-at": finite, "taskq-dead-attempts": st.integers(-9, 2**63 - 1)},
+    ),
+    st.binary(max_size=50),
+    st.sampled_from(PLACES),
+)
+def test_a_letter_can_be_told_whatever_its_headers_are(headers, body, place):
+    message = Message(encode_properties(Properties(headers=headers)), body)
+
+    check_telling(place, message)
+
+
 @given(st.binary(max_size=80), st.binary(max_size=50))
 def test_a_letter_can_be_told_whatever_its_bytes_are(raw, body):
     check_telling(PLACES[0], Message(raw, body))
@@ -198,6 +217,29 @@ def check_telling(place, message):
     assert told["reason"] is not None
     for wanted in (Wanted(task="*"), Wanted(reason="x"), Wanted(newer=1), Wanted(exception="E")):
         assert wanted.fits(letter, 1e9) in (True, False)
+
+
+def test_what_json_lacks_is_told_as_text():
+    headers = {
+        "bytes": b"\xff",
+        "date": datetime(2026, 1, 2, tzinfo=UTC),
+        "price": Decimal("1.10"),
+        "nan": 0.125,
+        "nested": [{"n": 1.5}, None, True],
+    }
+    # We send no NaN, and RabbitMQ passes none on, but the other brokers do.
+    raw = encode_properties(Properties(headers=headers))
+    raw = raw.replace(struct.pack(">d", 0.125), struct.pack(">d", math.nan))
+
+    letter = Letter.of(PLACES[0], Delivery(1, None, "q1.dead", Message(raw, b"")))
+
+    assert letter.record()["headers"] == {
+        "bytes": {"base64": "/w=="},
+        "date": "2026-01-02T00:00:00+00:00",
+        "price": "1.10",
+        "nan": "nan",
+        "nested": [{"n": 1.5}, None, True],
+    }
 
 
 def test_a_message_without_an_id_has_a_name_that_looking_does_not_change(app):

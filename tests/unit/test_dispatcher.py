@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from taskq.broker.base import Delivery
+from taskq.wire.headers import TaskHeaders
 from taskq.wire.message import Message, Properties
-from taskq.wire.task import TaskHeaders, encode
+from taskq.wire.task import encode
 from taskq.worker.dispatcher import DEPTH, Dispatcher
-from taskq.worker.ledger import Job
+from taskq.worker.ledger import Job, Phase
 from taskq.worker.outcome import Outcome, Policy
+from taskq.worker.window import Window
 
 POLICIES = {
     "late": Policy(),
@@ -37,6 +39,8 @@ class RecordingHands:
         self.claims: list[Job] = []
         self.wakes: list[float] = []
         self.taking: list[bool] = []
+        self.windows: list[int] = []
+        self.looks = 0
 
     def run(self, child: int, job: Job) -> None:
         self.running.setdefault(child, []).append(job)
@@ -69,6 +73,12 @@ class RecordingHands:
 
     def take_more(self, more: bool) -> None:
         self.taking.append(more)
+
+    def resize(self, window: int) -> None:
+        self.windows.append(window)
+
+    def look(self) -> None:
+        self.looks += 1
 
     def put_back(self, job: Job) -> None:
         self.copies.append(("back", job))
@@ -258,7 +268,9 @@ def test_a_short_job_does_not_wait_behind_one_of_unknown_length() -> None:
     dispatcher, hands = make(2)
     for job in (dispatcher.receive(delivery("once"), 0.0), dispatcher.receive(delivery(), 0.0)):
         assert job.child is not None
-        dispatcher.done(job.child, job.number, Outcome.SUCCESS, 0.0001 if job.name == "late" else 5)
+        dispatcher.done(
+            job.child, job.number, Outcome.SUCCESS, 0.00001 if job.name == "late" else 5
+        )
     hands.running.clear()
 
     dispatcher.receive(delivery("once"), 0.0)
@@ -267,6 +279,102 @@ def test_a_short_job_does_not_wait_behind_one_of_unknown_length() -> None:
 
     sizes = sorted(len(jobs) for jobs in hands.running.values())
     assert sizes == [1, DEPTH]
+
+
+def short_ones(count: int, children: int = 1) -> tuple[Dispatcher, RecordingHands, list[Job]]:
+    """Children with *count* jobs that are known to be short."""
+    dispatcher, hands = make(children)
+    warm = dispatcher.receive(delivery(), 0.0)
+    dispatcher.succeeded(1, [warm.number, 0.0001])
+    hands.running.clear()
+    hands.acked.clear()
+    return dispatcher, hands, [dispatcher.receive(delivery(), 0.0) for _ in range(count)]
+
+
+def test_jobs_behind_one_that_takes_long_are_taken_back_and_run_elsewhere() -> None:
+    dispatcher, hands, (long, *behind) = short_ones(4)
+
+    dispatcher.take_back(1, long.number, dispatcher.turns(1) + 1, 0.02)
+    dispatcher.child_started(2)
+    dispatcher.child_ready(2)
+
+    assert [long, *behind] == hands.running[1]
+    assert behind == [*hands.running[2], *dispatcher.waiting]
+    assert [long] == dispatcher.in_hands(1)
+
+
+def test_nothing_is_put_behind_a_job_that_was_found_to_take_long() -> None:
+    dispatcher, _, (long, *_) = short_ones(2)
+
+    dispatcher.take_back(1, long.number, dispatcher.turns(1) + 1, 0.02)
+    dispatcher.receive(delivery(), 0.0)
+
+    assert [long] == dispatcher.in_hands(1)
+
+
+def test_a_job_that_was_begun_before_the_bar_came_through_stays() -> None:
+    dispatcher, _, (first, second, third) = short_ones(3)
+    bar = dispatcher.turns(1) + 1
+
+    dispatcher.succeeded(1, [first.number, 0.0001])
+    dispatcher.take_back(1, second.number, bar, 0.02)
+
+    assert [second] == dispatcher.in_hands(1)
+    assert [third] == dispatcher.waiting
+
+
+def test_a_job_that_comes_back_by_itself_is_taken_back_once() -> None:
+    dispatcher, _, (first, second) = short_ones(2)
+
+    dispatcher.take_back(1, first.number, 4, 0.02)
+    dispatcher.came_back(1, second.turn)
+    dispatcher.came_back(1, second.turn)
+
+    assert [second] == dispatcher.waiting
+
+
+def test_what_the_slate_says_is_finished_is_acked_once() -> None:
+    dispatcher, hands, (first, second, third) = short_ones(3)
+
+    dispatcher.finished(1, second.turn)
+    dispatcher.succeeded(1, [first.number, 0.0001, second.number, 0.0001, third.number, 0.0001])
+
+    assert [job.delivery.tag for job in (first, second, third)] == hands.acked
+    assert dispatcher.idle
+
+
+def test_what_waits_while_all_children_are_busy_for_long_is_left_to_others() -> None:
+    hands = RecordingHands()
+    dispatcher = Dispatcher(hands, POLICIES, window=Window(1))
+    dispatcher.child_started(1)
+    dispatcher.child_ready(1)
+    for _ in range(8):
+        job = dispatcher.receive(delivery(), 0.0)
+        dispatcher.succeeded(1, [job.number, 0.0001])
+    jobs = [dispatcher.receive(delivery("once"), 0.0) for _ in range(3)]
+    returned_often = dispatcher.receive(delivery(), 0.0)
+    returned_often.delivery.count = 10
+
+    dispatcher.give_back(0.01)
+    too_early = list(hands.requeued)
+    dispatcher.give_back(0.1)
+    dispatcher.give_back(0.2)
+
+    assert [] == too_early
+    assert [job.delivery.tag for job in jobs[1:]] == hands.requeued
+    assert [returned_often] == dispatcher.waiting
+    assert [128, 1] == hands.windows
+
+
+def test_a_worker_whose_window_was_chosen_gives_nothing_back() -> None:
+    hands = RecordingHands()
+    dispatcher = Dispatcher(hands, POLICIES, window=Window(1, fixed=8))
+
+    dispatcher.receive(delivery(), 0.0)
+    dispatcher.give_back(10.0)
+
+    assert [] == hands.requeued
+    assert 1 == len(dispatcher.waiting)
 
 
 def test_lost_deliveries_that_wait_are_forgotten_and_running_ones_are_not_settled() -> None:
@@ -314,6 +422,35 @@ def test_a_stopped_worker_hands_out_nothing() -> None:
 
     assert [first] == hands.running[1]
     assert dispatcher.idle
+
+
+def test_at_the_end_what_was_acked_early_goes_back_or_is_dead_lettered_and_nothing_else() -> None:
+    dispatcher, hands = make(children=2)
+    late, early = (dispatcher.receive(delivery(name), 0.0) for name in ("late", "early"))
+    dispatcher.child_died(2, 0, "killed before it began anything")
+    dispatcher.stop()
+    dispatcher.child_started(3)
+    waiting = [early]
+    settled = list(hands.acked)
+
+    dispatcher.abandon("ended when its worker was stopped")
+    dispatcher.copied(early.number, None, refused=False)
+
+    assert late.phase is Phase.SENT
+    assert waiting == [job for what, job in hands.copies if what == "back"]
+    assert settled == hands.acked == [early.delivery.tag]
+    assert early not in list(dispatcher.ledger)
+
+
+def test_a_job_acked_early_that_is_killed_with_its_worker_leaves_a_dead_letter() -> None:
+    dispatcher, hands = make()
+    job = dispatcher.receive(delivery("early"), 0.0)
+    dispatcher.stop()
+
+    dispatcher.abandon("ended when its worker was stopped")
+
+    assert [("dead", job)] == hands.copies
+    assert job.reason == "WorkerLost: ended when its worker was stopped"
 
 
 def test_a_job_whose_child_was_ended_for_it_is_timed_out_and_not_crashed() -> None:
@@ -426,7 +563,7 @@ class RandomHistory(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.hands = RecordingHands()
-        self.dispatcher = Dispatcher(self.hands, POLICIES)
+        self.dispatcher = Dispatcher(self.hands, POLICIES, window=Window(2))
         self.numbers = itertools.count(1)
         self.alive: dict[int, bool] = {}
         self.now = 1000.0
@@ -476,6 +613,28 @@ class RandomHistory(RuleBasedStateMachine):
         child = data.draw(st.sampled_from([c for c in self.alive if self.held(c)]))
         job = self.held(child)[0]
         self.dispatcher.done(child, job.number, outcome, data.draw(st.sampled_from([0.0001, 2.0])))
+
+    @precondition(lambda self: any(self.held(child) for child in self.alive))
+    @rule(data=st.data(), told=st.booleans(), count=st.integers(1, 3))
+    def succeed(self, data: st.DataObject, told: bool, count: int) -> None:
+        child = data.draw(st.sampled_from([c for c in self.alive if self.held(c)]))
+        jobs = self.held(child)[:count]
+        if not told:
+            self.dispatcher.finished(child, jobs[-1].turn)
+        self.dispatcher.succeeded(child, [x for job in jobs for x in (job.number, 0.0001)])
+
+    @precondition(lambda self: any(len(self.held(child)) > 1 for child in self.alive))
+    @rule(data=st.data())
+    def take_back(self, data: st.DataObject) -> None:
+        child = data.draw(st.sampled_from([c for c in self.alive if len(self.held(c)) > 1]))
+        first, second = self.held(child)[:2]
+        before = self.dispatcher.turns(child) + 1
+        self.dispatcher.take_back(child, first.number, before, 0.02)
+        self.dispatcher.came_back(child, second.turn)
+
+    @rule()
+    def give_back(self) -> None:
+        self.dispatcher.give_back(self.now)
 
     @precondition(lambda self: any(self.held(child) for child in self.alive))
     @rule(data=st.data())

@@ -1,6 +1,6 @@
 """What a delivery's headers allow, at a given moment."""
 
-from taskq.wire.task import TaskHeaders
+from taskq.wire.headers import TaskHeaders
 from taskq.worker import gate
 from taskq.worker.gate import Delay, Exhausted, Expired, Hold, Run, Unregistered, Verdict
 

@@ -57,6 +57,30 @@ def test_every_callback_of_many_threads_runs_once(loop: Loop) -> None:
     assert sorted(ran) == [1000 * k + n for k in range(4) for n in range(500)]
 
 
+def test_no_wake_up_is_missed_when_threads_wait_for_their_callbacks(loop: Loop) -> None:
+    """A loop that has missed one sleeps until its next timer, from then on each time."""
+    loop.call_later(60, loop.stop)  # what a missed wake-up would leave it with
+    finished: list[int] = []
+
+    def ask(times: int) -> None:
+        for _ in range(times):
+            answered = threading.Event()
+            loop.add_callback(answered.set)
+            if not answered.wait(30):
+                return
+        loop.add_callback(lambda: finished.append(times))
+
+    threads = [threading.Thread(target=ask, args=(3000,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while len(finished) < 4 and any(thread.is_alive() for thread in threads):
+        loop.turn(60)
+    for thread in threads:
+        thread.join()
+
+    assert [3000] * 4 == finished
+
+
 def test_a_signal_is_handled_on_the_loop(loop: Loop) -> None:
     heard: list[str] = []
     before = signal.getsignal(signal.SIGUSR1)

@@ -1,5 +1,7 @@
 """Dead letters: what the worker writes is read back, bounded, whatever the task left behind."""
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,6 +80,28 @@ def test_headers_that_others_wrote_badly_are_read_as_far_as_they_go():
     wrong = dict.fromkeys(dead_headers(**WHY), b"?") | {"taskq-dead-reason": "why"}
 
     assert dead.read(wrong) == DeadLetter(queue="", reason="why")
+
+
+def test_without_the_headers_of_its_death_a_message_has_its_own_again():
+    headers = {"task": "t.add", "retries": 3, "mine": 1}
+
+    assert dead.without({**headers, **dead_headers(**WHY), "taskq-dead-properties": b""}) == headers
+
+
+def test_of_the_brokers_own_deaths_the_latest_is_told():
+    latest = {"queue": "q1", "reason": "rejected", "time": datetime(2026, 1, 2, tzinfo=UTC)}
+    headers = {"x-death": [latest, {"queue": "q0", "reason": "expired"}]}
+
+    assert dead.read_x_death(headers) == DeadLetter(
+        queue="q1", reason="dead-lettered by the broker: rejected", died_at=1767312000.0
+    )
+
+
+@pytest.mark.parametrize(
+    "deaths", [None, [], {}, "", ["q"], [{}], [{"queue": "q"}], [{"queue": 1, "reason": "r"}]]
+)
+def test_a_death_that_the_broker_did_not_write_is_none(deaths):
+    assert dead.read_x_death({"x-death": deaths}) is None
 
 
 def test_the_raw_properties_of_an_undecodable_message_are_read_back():

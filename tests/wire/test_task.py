@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from taskq.errors import ConfigurationError, ContentDisallowed, EncodeError, MessageMalformed
 from taskq.wire import table, task
+from taskq.wire.headers import BROKER_HEADERS, PROTOCOL_HEADERS, TaskHeaders, read_headers
 from taskq.wire.message import Message, Properties
-from taskq.wire.task import Body, TaskHeaders
+from taskq.wire.task import Body
 
 ACCEPT = ("json", "msgpack")
 LIMIT = 1_000_000
@@ -75,8 +76,8 @@ def with_limit(seconds):
 
 
 def test_the_headers_of_protocol_2_are_these_nineteen():
-    assert tuple(CELERY_HEADERS) == task.PROTOCOL_HEADERS
-    assert len(task.PROTOCOL_HEADERS) == 19
+    assert tuple(CELERY_HEADERS) == PROTOCOL_HEADERS
+    assert len(PROTOCOL_HEADERS) == 19
 
 
 def test_a_message_is_what_celery_sends():
@@ -166,8 +167,8 @@ def test_gzip_is_a_zlib_stream_under_celerys_name():
 @pytest.mark.parametrize(
     "name",
     [
-        *task.PROTOCOL_HEADERS,
-        *task.BROKER_HEADERS,
+        *PROTOCOL_HEADERS,
+        *BROKER_HEADERS,
         "compression",
         "taskq-v",
         "taskq-crashes",
@@ -194,7 +195,7 @@ def test_a_name_or_id_that_could_not_be_read_back_is_refused(field, value):
     with pytest.raises(ValueError, match=field):
         task.encode(TaskHeaders(**{"task": "t.add", "id": "ID", field: value}), (), {})
     with pytest.raises(MessageMalformed, match=f"`{field}`"):
-        task.read_headers(Message(b"", b"", Properties(headers=CELERY_HEADERS | {field: value})))
+        read_headers(Message(b"", b"", Properties(headers=CELERY_HEADERS | {field: value})))
 
 
 @pytest.mark.parametrize("field", ["eta", "expires"])
@@ -277,7 +278,7 @@ def test_reprs_of_small_arguments_are_plain():
 def test_celerys_message_is_read():
     message = celery()
 
-    assert task.read_headers(message) == TaskHeaders(
+    assert read_headers(message) == TaskHeaders(
         task="t.add",
         id="ID",
         root_id="ID",
@@ -300,7 +301,7 @@ def test_celerys_message_with_options_is_read():
         celery_beat_task=True,
     )
 
-    headers = task.read_headers(message)
+    headers = read_headers(message)
 
     assert headers.eta == datetime(2026, 11, 22, 3, 9, 13, 642135, UTC).timestamp()
     assert headers.expires == datetime(2026, 11, 22, 3, 10, 3, tzinfo=UTC).timestamp()
@@ -313,7 +314,7 @@ def test_the_least_message_that_celery_runs_is_read():
     properties = Properties(headers={"task": "t", "id": "i"}, content_type="application/json")
     message = Message.of(properties, b"[[], {}, null]")
 
-    assert task.read_headers(message) == TaskHeaders(task="t", id="i")
+    assert read_headers(message) == TaskHeaders(task="t", id="i")
     assert task.open_body(message, ACCEPT, LIMIT) == Body((), {}, {})
 
 
@@ -351,7 +352,7 @@ def test_what_is_sent_is_read_back(headers, serializer, compression):
     sent = task.encode(headers, (1,), {"k": "v"}, serializer=serializer, compression=compression)
     arrived = Message(sent.raw, sent.body)
 
-    assert task.read_headers(arrived) == headers
+    assert read_headers(arrived) == headers
     assert task.open_body(arrived, ACCEPT, LIMIT).args == (1,)
     assert task.open_body(arrived, ACCEPT, LIMIT).kwargs == {"k": "v"}
 
@@ -396,17 +397,17 @@ def test_what_is_sent_is_read_back(headers, serializer, compression):
 )
 def test_broken_headers_are_malformed_with_a_short_reason(message, reason):
     with pytest.raises(MessageMalformed) as caught:
-        task.read_headers(Message(message.raw, message.body))
+        read_headers(Message(message.raw, message.body))
 
     assert reason in caught.value.reason
     assert len(caught.value.reason) < 200
     assert "\n" not in caught.value.reason
 
 
-@pytest.mark.parametrize("name", [n for n in task.PROTOCOL_HEADERS if n not in ("task", "id")])
+@pytest.mark.parametrize("name", [n for n in PROTOCOL_HEADERS if n not in ("task", "id")])
 def test_every_other_header_may_be_absent_or_void(name):
-    assert task.read_headers(celery(without=(name,))).id == "ID"
-    assert task.read_headers(celery(**{name: None})).id == "ID"
+    assert read_headers(celery(without=(name,))).id == "ID"
+    assert read_headers(celery(**{name: None})).id == "ID"
 
 
 @pytest.mark.parametrize(
@@ -418,7 +419,7 @@ def test_every_other_header_may_be_absent_or_void(name):
 )  # fmt: skip
 @pytest.mark.parametrize("value", [b"\xff", 1.5, [1], {"a": 1}])
 def test_headers_that_do_not_decide_how_a_task_runs_may_be_anything(name, value):
-    found = task.read_headers(celery(**{name: value}))
+    found = read_headers(celery(**{name: value}))
 
     assert getattr(found, name, None) in (None, "")
 
@@ -433,8 +434,8 @@ def test_headers_that_do_not_decide_how_a_task_runs_may_be_anything(name, value)
     ],
 )
 def test_moments_without_an_offset_are_in_utc(value, moment):
-    assert task.read_headers(celery(eta=value, expires=value)).eta == moment
-    assert task.read_headers(celery(eta=value, expires=value)).expires == moment
+    assert read_headers(celery(eta=value, expires=value)).eta == moment
+    assert read_headers(celery(eta=value, expires=value)).expires == moment
 
 
 @pytest.mark.parametrize(
@@ -447,15 +448,15 @@ def test_moments_without_an_offset_are_in_utc(value, moment):
     ],
 )
 def test_a_time_limit_of_zero_is_none(value, limits):
-    found = task.read_headers(celery(timelimit=value))
+    found = read_headers(celery(timelimit=value))
 
     assert (found.time_limit, found.soft_time_limit) == limits
 
 
 def test_headers_of_brokers_are_not_the_senders_own():
-    message = celery(**dict.fromkeys(task.BROKER_HEADERS, "x"), mine=1, compression="gzip")
+    message = celery(**dict.fromkeys(BROKER_HEADERS, "x"), mine=1, compression="gzip")
 
-    assert task.read_headers(message).extra == {"mine": 1}
+    assert read_headers(message).extra == {"mine": 1}
 
 
 # -- bodies --------------------------------------------------------------------------------------

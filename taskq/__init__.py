@@ -1,9 +1,9 @@
 """taskq: background work on RabbitMQ, or on one SQLite file; the public names and nothing else."""
 
 import importlib.metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from taskq import hooks
+from taskq import hooks, schedules
 from taskq.app import TaskQ, shared_task
 from taskq.client.options import Signature
 from taskq.client.result import AsyncResult, EagerResult
@@ -29,8 +29,12 @@ from taskq.errors import (
     TaskRevokedError,
     TimeLimitExceeded,
     TimeoutError,
+    Undeliverable,
     WorkerLostError,
 )
+
+if TYPE_CHECKING:
+    from taskq.schedules import clocked, crontab, schedule
 
 __all__ = [
     "AsyncResult",
@@ -58,8 +62,12 @@ __all__ = [
     "TaskqError",
     "TimeLimitExceeded",
     "TimeoutError",
+    "Undeliverable",
     "WorkerLostError",
+    "clocked",
+    "crontab",
     "hooks",
+    "schedule",
     "shared_task",
 ]
 
@@ -67,4 +75,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "__version__":  # looked up only when it is asked for, because that reads files
         return importlib.metadata.version("taskq")
+    if name in ("clocked", "crontab", "schedule"):  # not everybody has a schedule
+        return getattr(schedules, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, Unpack, overload
 
+from taskq import schedules
 from taskq.backends import open_backend
 from taskq.backends.base import Backend
 from taskq.broker import open_broker
@@ -26,6 +27,7 @@ from taskq.client.result import AsyncResult, EagerResult
 from taskq.client.router import RouterTable
 from taskq.client.sender import Sender
 from taskq.client.task import Task, TaskOptions
+from taskq.client.timetable import Setup, Timetable
 from taskq.errors import ConfigurationError
 from taskq.settings import Settings
 
@@ -76,6 +78,9 @@ class TaskQ:
             **{key: value for key, value in given.items() if value is not None}, **settings
         )
         self.registry = Registry()
+        self._timetable = Timetable(self.conf, self.registry)
+        #: Its `connect` decorates functions that add to the schedule, called before that is read.
+        self.on_after_configure = Setup()
         self._discoveries: list[tuple[Iterable[str] | Callable[[], Iterable[str]], str]] = []
         self._lock = threading.RLock()
         self._broker: Broker | None = None
@@ -124,6 +129,7 @@ class TaskQ:
         made = task() if isinstance(task, type) else task
         made._app = self
         self.registry.register(made)
+        self._timetable.check(made)
         return made
 
     def autodiscover_tasks(
@@ -151,6 +157,33 @@ class TaskQ:
         What the environment or the program's own code sets is stronger.
         """
         self.conf.load(source)
+
+    # -- the schedule --------------------------------------------------------------------------
+
+    def add_periodic_task(
+        self,
+        schedule: object,
+        sig: Signature | Task[Any, Any],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        **options: Any,
+    ) -> str:
+        """Have beat send the call *sig* (`task.s(...)`) as *schedule* says; the entry's name.
+
+        *schedule* is seconds, a timedelta, `crontab(...)` or five fields of text; *options* are
+        those of an entry (`missed`, `overlap`, ...) and of `apply_async`.  ConfigurationError for
+        what is wrong with it, and if another entry has the name.
+        """
+        return self._timetable.add(schedule, sig, args, kwargs or {}, name, options)
+
+    def schedule_entries(self) -> "dict[str, schedules.Entry]":
+        """What beat is to send: `beat_schedule`, the tasks' own schedules, what was added.
+
+        Calls what is connected to `on_after_configure` and was not called yet.
+        """
+        self.on_after_configure.run(self)
+        return self._timetable.entries()
 
     # -- calling -------------------------------------------------------------------------------
 
@@ -294,6 +327,7 @@ class TaskQ:
     def _make(self, options: Mapping[str, Any], function: Callable[..., Any]) -> Task[Any, Any]:
         task = _made(function, self, options)
         self.registry.register(task)
+        self._timetable.check(task)
         return task
 
     def _run_signature(self, call: Signature) -> EagerResult[Any]:

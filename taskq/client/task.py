@@ -22,7 +22,7 @@ from taskq.client.context import Request, current_request
 from taskq.client.options import CallOptions, Signature
 from taskq.client.result import AsyncResult, EagerResult
 from taskq.client.validation import Validation, plain
-from taskq.errors import MaxRetriesExceededError, Retry, TaskRequest
+from taskq.errors import Ignore, MaxRetriesExceededError, Reject, Retry
 from taskq.retry import RetryPolicy
 from taskq.settings import closest
 from taskq.wire.result import Result
@@ -50,6 +50,7 @@ class TaskOptions(TypedDict, total=False):
     retry_backoff: bool | float
     retry_backoff_max: float
     retry_jitter: bool
+    retry_when: Callable[[Any, int], float | None] | None
     throws: tuple[type[BaseException], ...]
     track_started: bool
     time_limit: float | None
@@ -58,6 +59,7 @@ class TaskOptions(TypedDict, total=False):
     expires: float | None
     pydantic: bool
     typing: bool
+    schedule: Any
 
 
 class _Setting:
@@ -116,12 +118,18 @@ class Task(Generic[P, R]):
     retry_backoff_max: float = 600.0
     #: Wait a random part of that.
     retry_jitter: bool = True
+    #: A function of an exception and the number of the attempt that raised it (the first is 1): the
+    #: seconds until the next, or None for no more.  It is asked instead of *retry_backoff*, as long
+    #: as *max_retries* allows, about what *autoretry_for* names, else about any `Exception`.
+    retry_when: Callable[[Any, int], float | None] | None = None
     #: Exceptions that are no surprise: logged in one line, without traceback.
     throws: tuple[type[BaseException], ...] = ()
     #: Validate and convert arguments and result by their annotations.
     pydantic: bool = False
     #: Check at the call that the arguments fit the function.
     typing: bool = True
+    #: When beat sends it: seconds, `crontab(...)`, "30 7 * * 1", or a mapping as in beat_schedule.
+    schedule: Any = None
 
     #: The function as it is called with the task's own arguments.
     run: Callable[..., Any]
@@ -154,6 +162,7 @@ class Task(Generic[P, R]):
         self.__name__ = source.__name__
         self.__qualname__ = source.__qualname__
         self.__module__ = source.__module__
+        _ = self.retry_policy  # what is none is refused here, not at the first failure
         #: The options of each call that the author set, weaker than a route's.
         self.call_options = {
             option: value for option in _CALL_OPTIONS if (value := self._own(option)) is not None
@@ -179,6 +188,9 @@ class Task(Generic[P, R]):
             backoff=float(self.retry_backoff) or None,
             longest=self.retry_backoff_max,
             jitter=self.retry_jitter,
+            autoretry_for=self.autoretry_for,
+            dont_autoretry_for=self.dont_autoretry_for,
+            retry_when=self.retry_when,
         )
 
     # -- calling -------------------------------------------------------------------------------
@@ -268,7 +280,8 @@ class Task(Generic[P, R]):
         The same id runs again after *countdown* seconds, at *eta*, or after the delay that the
         task's options say; with other *args*, *kwargs* or *options* if given.  When *max_retries*
         are used up, *exc* is raised, or MaxRetriesExceededError.  With *throw* off it is sent at
-        once, and the Retry is returned.  In a plain call of the function *exc* is raised.
+        once, and the Retry is returned.  In a plain call of the function *exc* is raised.  Code
+        without the task at hand raises `Retry` itself, to the same effect.
         """
         request = self.request
         if request.called_directly:
@@ -373,23 +386,28 @@ class Task(Generic[P, R]):
     ) -> Any:
         """Run the function for the current request and return what is to be stored.
 
-        A coroutine runs to its end, on *runner* if there is one.  Raises Retry for exceptions that
-        *autoretry_for* names as long as retries are left, and InvalidArguments, which is never
-        retried, when annotations are to be checked and something does not fit them.
+        A coroutine runs to its end, on *runner* if there is one.  Raises Again where the run is to
+        be made again, by its own wish or by the task's options, as long as retries are left, and
+        InvalidArguments, which is never retried, when annotations are to be checked and something
+        does not fit them.
         """
         if self.pydantic:
             args, kwargs = self._validation.arguments(args, kwargs)
-        final: tuple[type[BaseException], ...] = (TaskRequest, *self.dont_autoretry_for)
         try:
             value = self.run(*args, **kwargs)
             if inspect.iscoroutine(value):
                 value = _run_to_end(value, runner)
-        except final:
+        except (Again, Reject, Ignore, MaxRetriesExceededError):
             raise
-        except self.autoretry_for as error:
-            if not self.retry_policy.allows(self.request.retries + 1):
+        except Retry as asked:  # made by hand: how often, and when by default, `retry` knows
+            if isinstance(asked.when, datetime):
+                raise self.retry(exc=asked.exc, eta=asked.when) from asked
+            raise self.retry(exc=asked.exc, countdown=asked.when) from asked
+        except BaseException as error:
+            delay = self.retry_policy.delay_after(error, self.request.retries + 1)
+            if delay is None:
                 raise
-            raise self.retry(exc=error) from error
+            raise self.retry(exc=error, countdown=delay) from error
         return self._validation.result(value) if self.pydantic else value
 
     def send_again(self, request: Request, retry: Retry) -> None:

@@ -159,3 +159,75 @@ def test_json_lines_are_bounded_too(site: Site, worker_process: StartWorker) -> 
     lines = [json.loads(line) for line in worker.log().splitlines() if line.startswith("{")]
     assert {"task-failed", "task-dead-lettered"} <= {line.get("event") for line in lines}
     assert max(map(len, re.findall(r"(?:argument-)+", worker.log()))) <= 100
+
+
+QUOTING = """
+from taskq import Reject, Task, TaskQ, hooks
+
+app = TaskQ("tests")
+
+class Told(Task):
+    def after_return(self, status, retval, task_id, args, kwargs, einfo):
+        raise RuntimeError(args)
+
+@hooks.task_postrun
+def after(*, args, **_):
+    raise RuntimeError(args)
+
+@app.task(bind=True, base=Told, throws=(KeyError,), max_retries=1, default_retry_delay=0)
+def quote(self, text, way):
+    match way:
+        case "return":
+            return [text]
+        case "retry":
+            raise self.retry(exc=ValueError(text))
+        case "exhaust":
+            raise self.retry()
+        case "reject":
+            raise Reject(text)
+        case "expected":
+            raise KeyError(text)
+        case "cause":
+            raise ValueError("short") from ValueError(text)
+        case "group":
+            inner = ExceptionGroup("short", [OSError(text)])
+            raise ExceptionGroup("short", [ValueError("short"), inner])
+        case "note":
+            error = ValueError("short")
+            error.add_note(text)
+            raise error
+        case "send":
+            quote.apply_async((text,), {"way": "return"}, exchange="nowhere")
+"""
+
+
+def test_whatever_quotes_an_argument_is_cut_in_the_log(
+    site: Site, worker_process: StartWorker, tmp_path: Path
+) -> None:
+    (tmp_path / "tasks.py").write_text(QUOTING)
+    ways = ["return", "retry", "exhaust", "reject", "expected", "cause", "group", "note", "send"]
+    app = site.app()
+    for way in ways:
+        app.send_task("tasks.quote", args=("argument-" * 2000, way), queue="q1")
+    worker = worker_process(
+        *(tmp_path, "-Q", "q1", "-c", "1", "--loglevel=debug"),
+        env={**site.env, "TASKQ_REPR_MAX_LENGTH": "100"},
+    )
+    site.take("q1.dead", len(ways) - 1)  # all but one have failed for good
+    assert 0 == worker.stop()
+
+    quoted = re.findall(r"(?:argument-)+", worker.log())
+    assert {"hook-failed", "task-retried", "task-rejected", "task-failed-expected"} <= {
+        event["event"] for event in worker.events
+    }
+    assert len(quoted) > 2 * len(ways)
+    assert max(map(len, quoted)) <= 100
+
+
+def test_a_message_shows_as_much_of_its_arguments_as_the_setting_allows(site: Site) -> None:
+    for longest in (50, 3000):
+        app = site.app(repr_max_length=longest)
+        app.send_task("t", args=("argument-" * 300,), kwargs={"k": "x" * 2700}, queue="q1")
+        (message,) = site.take("q1", 1)
+        shown = [message.headers[name] for name in ("argsrepr", "kwargsrepr")]
+        assert [min(longest, 2700 + extra) for extra in (5, 9)] == [len(each) for each in shown]

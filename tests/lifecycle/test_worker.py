@@ -285,3 +285,30 @@ def test_a_task_that_blows_up_its_child_is_ended_while_it_runs_and_says_why(
     assert "peak memory" in letter.reason
     assert "into the task" in letter.reason
     assert_conserved([swollen.id], ledger, dead=[dead.headers["id"]])
+
+
+CONFIRMING = """
+from taskq import PublishError, TaskQ
+
+app = TaskQ("tests")
+
+@app.task
+def send(exchange):
+    try:
+        send.apply_async((exchange,), exchange=exchange, routing_key="k", confirm=True)
+    except PublishError as error:
+        return type(error).__name__, str(error)
+    return None
+"""
+
+
+def test_a_task_that_waits_for_a_confirm_is_told_how_its_sending_ended(
+    site: Site, worker_process: StartWorker, tmp_path: Path
+) -> None:
+    (tmp_path / "tasks.py").write_text(CONFIRMING)
+    worker_process(tmp_path, "-Q", "q1", "-c", "1", env=site.env)
+
+    kind, words = site.app().send_task("tasks.send", args=("nowhere",), queue="q1").get(timeout=30)
+
+    assert "Undeliverable" == kind
+    assert "exchange 'nowhere'" in words

@@ -1,8 +1,20 @@
 """Uses of the public API that a type checker must accept, with the types it must see."""
 
+from datetime import datetime, timedelta
 from typing import Any, assert_type
 
-from taskq import AsyncResult, EagerResult, Signature, Task, TaskQ, hooks, shared_task
+from taskq import (
+    AsyncResult,
+    EagerResult,
+    Signature,
+    Task,
+    TaskQ,
+    clocked,
+    crontab,
+    hooks,
+    schedule,
+    shared_task,
+)
 from taskq.testing import eager_app, memory_app, sent, wait_until
 
 app = TaskQ("proj", broker="memory://", include=["proj.tasks"], task_acks_late=False)
@@ -26,6 +38,30 @@ def fetch(self: Task[Any, Any], url: str) -> bytes:
         return url.encode()
     except OSError as error:
         raise self.retry(exc=error, countdown=self.request.retries * 2.0)
+
+
+def patience(error: ConnectionError, attempt: int) -> float | None:
+    return 2.0 * attempt
+
+
+@app.task(retry_when=patience, autoretry_for=(ConnectionError,))
+def patient() -> None: ...
+
+
+class Slow(Task[Any, Any]):
+    def retry_when(self, error: Exception, attempt: int) -> float | None:
+        return None
+
+
+@app.task(schedule=crontab(minute="*/15", hour=[8, 9], timezone="Europe/Berlin"))
+def tidy() -> None: ...
+
+
+@app.on_after_configure.connect
+def add_tasks(sender: TaskQ, **_: Any) -> None:
+    assert_type(sender.add_periodic_task(30.0, add.s(1), name="a", missed="skip"), str)
+    assert_type(schedule(30, relative=True).is_due(datetime(2024, 1, 1)).is_due, bool)
+    assert_type(clocked("2030-01-01").remaining_estimate(datetime(2024, 1, 1)), timedelta)
 
 
 @app.task

@@ -41,6 +41,14 @@ app.send_task(add)  # E: arg-type
 def misspelt() -> None: ...
 
 
+def too_simple(error: Exception) -> float:
+    return 1.0
+
+
+@app.task(retry_when=too_simple)  # E: arg-type
+def impatient() -> None: ...
+
+
 @hooks.task_failure  # E: arg-type
 def too_narrow(*, exception: ValueError, **_: Any) -> None: ...
 

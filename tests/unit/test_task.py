@@ -422,6 +422,61 @@ def test_autoretry_leaves_other_exceptions_and_exceptions_to_it_alone(app):
             work.invoke((kind,), {})
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"retry_when": "soon"}, {"autoretry_for": OSError}, {"dont_autoretry_for": ["x"]}]
+)
+def test_what_says_nothing_of_retries_is_refused_where_the_task_is_defined(app, wrong):
+    (option,) = wrong
+
+    with pytest.raises(TypeError, match=f"^{option} is "):
+
+        @app.task(**wrong)
+        def work():
+            pass
+
+
+def test_a_function_of_the_tasks_says_when_it_is_tried_again(app):
+    def when(error, attempt):
+        return 4.0 * attempt if isinstance(error, OSError) else None
+
+    @app.task(retry_when=when, retry_backoff=100)
+    def fetch(error):
+        raise error
+
+    assert _asked(fetch, OSError("gone"), retries=1).when == 8
+    with pytest.raises(LookupError):
+        fetch.apply((LookupError(),)).get()
+
+
+def test_a_retry_raised_by_hand_is_one_of_those_there_are(app):
+    tries = []
+
+    @app.task(max_retries=2, default_retry_delay=11)
+    def work(when=None):
+        tries.append(when)
+        raise Retry("not yet", when=when)
+
+    assert _asked(work).when == 11
+    assert _asked(work, 5).when == 5
+    tries.clear()
+    with pytest.raises(MaxRetriesExceededError):
+        work.apply().get()
+    assert len(tries) == 3
+
+
+def test_retries_that_ran_out_inside_are_not_begun_anew(app):
+    tries = []
+
+    @app.task(bind=True, autoretry_for=(Exception,), max_retries=None)
+    def work(self):
+        tries.append(1)
+        raise self.retry(max_retries=1)
+
+    with pytest.raises(MaxRetriesExceededError):
+        work.apply().get()
+    assert len(tries) == 2
+
+
 def test_a_direct_call_cannot_be_retried(app):
     @app.task(bind=True)
     def work(self, exc):

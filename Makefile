@@ -26,8 +26,9 @@ test: $(VENV)/installed-dev servers ## install the servers that tests need, run 
 	$(BIN)/python -m pytest
 	@$(MAKE) --no-print-directory $(OTHER_PYTHONS:%=portable-%)
 
-test-long: $(VENV)/installed-dev servers ## the fault suite with ten times as many tasks
-	TASKQ_TEST_SCALE=10 $(BIN)/python -m pytest tests/faults --timeout 1800 -s
+test-long: $(VENV)/installed-dev servers ## faults with ten times as many tasks, schedules in full
+	TASKQ_TEST_SCALE=10 $(BIN)/python -m pytest tests/faults tests/unit/test_crontab_oracles.py \
+	    --timeout 1800 -s
 
 check: $(VENV)/installed-dev ## format, lint, types and the rules of the house
 	$(BIN)/ruff format --check .

@@ -10,7 +10,7 @@ from tests.house.source import assert_none, imports_of, modules
 FLOORS = """
     __main__
     cli
-    worker  testing
+    worker  beat  testing
     locate  deadletters
     taskq
     app
@@ -18,7 +18,7 @@ FLOORS = """
     settings
     broker.topology  backends.base
     broker.base
-    wire
+    wire  schedules
     errors  states  retry  clock  hooks  log  loop  tls  url  sqlitefile
 """
 
@@ -50,8 +50,11 @@ PURE = (
     "wire",
     "states",
     "retry",
+    "schedules",
     "broker.topology",
     "client.router",
+    "beat.agenda",
+    "beat.policy",
     "worker.dispatcher",
     "worker.gate",
     "worker.outcome",
@@ -61,8 +64,8 @@ WORLD = {
     *("sqlite3", "subprocess", "tempfile", "threading", "time"),
     *("taskq.clock", "taskq.loop", "taskq.log"),
 }
-#: The draw is a parameter there, and this its default.
-EXCUSED = {("retry", "random")}
+#: It is a parameter there, and this its default.
+EXCUSED = {("retry", "random"), ("schedules.base", "taskq.clock")}
 
 _FLOOR = {room: depth for depth, line in enumerate(FLOORS.split("\n")) for room in line.split()}
 _GROUND = max(_FLOOR.values())

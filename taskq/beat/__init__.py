@@ -1,0 +1,1 @@
+"""Beat: what sends tasks when they are due; schedules themselves are in `taskq.schedules`."""

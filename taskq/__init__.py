@@ -1,6 +1,5 @@
 """taskq: background work on RabbitMQ, or on one SQLite file; the public names and nothing else."""
 
-import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from taskq import hooks, schedules
@@ -74,7 +73,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":  # looked up only when it is asked for, because that reads files
-        return importlib.metadata.version("taskq")
+        from importlib.metadata import version
+
+        return version("taskq")
     if name in ("clocked", "crontab", "schedule"):  # not everybody has a schedule
         return getattr(schedules, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,6 @@
 """Keeping results: one contract (`base`) and one file for each kind of store."""
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from typing import cast
 
 from taskq.backends.base import Backend, BackendOptions
@@ -27,6 +26,8 @@ def open_backend(
     kind = "db" if name.startswith("db+") else name
     if kind in _ADAPTERS:
         return _ADAPTERS[kind](options)
+    from importlib.metadata import entry_points  # slow to import, and seldom needed
+
     for entry in entry_points(group="taskq.backends", name=kind):
         return cast(Backend, entry.load()(options))
     raise ConfigurationError(

@@ -12,7 +12,6 @@ without touching it, and opens its own.
           └──────── answers ◀──────────┘  one for each message: confirmed, refused, unknown
 """
 
-import asyncio
 import atexit
 import os
 import threading
@@ -131,6 +130,8 @@ class Producer:
 
     async def apublish(self, parcel: Parcel, timeout: float | None = None) -> None:
         """As `publish`, without holding up the event loop."""
+        import asyncio
+
         deadline = clock.monotonic() + (self._timeout if timeout is None else timeout)
         error = await self._ask(parcel, deadline)
         for pause in self._retry.pauses():
@@ -173,6 +174,8 @@ class Producer:
         return answers.wait(len(parcels), timeout + _GRACE)
 
     async def _ask(self, parcel: Parcel, deadline: float) -> PublishError | None:
+        import asyncio
+
         outlet = self.outlet
         left = max(0.0, deadline - clock.monotonic())
         if not isinstance(outlet, _Line):  # it publishes where it is called

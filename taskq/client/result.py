@@ -3,7 +3,6 @@
 Where results are kept is the backend's business, what they look like there is `wire.result`'s.
 """
 
-import asyncio
 import builtins
 import itertools
 import threading
@@ -70,6 +69,8 @@ class AsyncResult(Generic[R]):
         disable_sync_subtasks: bool = True,
     ) -> R:
         """As `get`, without holding up the event loop."""
+        import asyncio
+
         if self._final is None:
             self._refuse_in_task(disable_sync_subtasks)
             loop = asyncio.get_running_loop()
@@ -214,6 +215,8 @@ class AsyncResult(Generic[R]):
     async def _asubscribe(
         self, on_ready: Callable[[Result], None], timeout: float | None
     ) -> Callable[[], None]:
+        import asyncio
+
         for pause in self._attempts(timeout):
             try:
                 return await asyncio.to_thread(self._app.backend.subscribe, self.id, on_ready)

@@ -4,18 +4,16 @@ How a call travels is `sender`'s business and running in place is `eager`'s; a w
 by `invoke`.
 """
 
-import asyncio
 import contextvars
 import inspect
 import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from inspect import getattr_static as _static
-from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
 from taskq.client.base import App, default_app
 from taskq.client.context import Request, current_request
@@ -26,6 +24,9 @@ from taskq.errors import Ignore, MaxRetriesExceededError, Reject, Retry
 from taskq.retry import RetryPolicy
 from taskq.settings import closest
 from taskq.wire.result import Result
+
+if TYPE_CHECKING:
+    import asyncio
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -231,6 +232,8 @@ class Task(Generic[P, R]):
     ) -> AsyncResult[R]:
         """As `apply_async`, without holding up the event loop."""
         if self.app.conf.task_always_eager:
+            import asyncio
+
             return await asyncio.to_thread(self.apply, args, kwargs, **options)
         sent = await self.app.sender.asend(self.name, args or (), kwargs or {}, options, self)
         return cast(AsyncResult[R], sent)
@@ -382,7 +385,7 @@ class Task(Generic[P, R]):
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         *,
-        runner: asyncio.Runner | None = None,
+        runner: "asyncio.Runner | None" = None,
     ) -> Any:
         """Run the function for the current request and return what is to be stored.
 
@@ -459,7 +462,10 @@ _CALL_OPTIONS = (
 )  # fmt: skip
 
 
-def _run_to_end(coroutine: Coroutine[Any, Any, Any], runner: asyncio.Runner | None) -> Any:
+def _run_to_end(coroutine: Coroutine[Any, Any, Any], runner: "asyncio.Runner | None") -> Any:
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
     if runner is not None:
         return runner.run(coroutine)
     try:

@@ -45,6 +45,9 @@ THIRD_PARTIES = {
 #: Imported when their URL is used, because they may not be installed.
 OPTIONAL = ("redis", "sqlalchemy")
 
+#: Imported when used, because it takes a tenth of a program's start and most never use it.
+SLOW = ("asyncio", "concurrent.futures", "importlib.metadata")
+
 #: These decide and do nothing: time, chance and the world are passed in.
 PURE = (
     "wire",
@@ -126,13 +129,13 @@ def test_a_third_party_is_named_in_its_own_room_only():
 
 
 def test_imports_stand_at_the_top():
-    """Only an optional driver, and the alternative that a URL names, are imported when used."""
+    """Imported when used: an optional driver, the alternative that a URL names, what is slow."""
     lazy = [
         f"{module.at(brought.line)}: {brought.module}"
         for module in modules().values()
         for brought in module.imports
         if brought.lazy
-        and not brought.module.startswith(OPTIONAL)
+        and not brought.module.startswith((*OPTIONAL, *SLOW))
         and not (module.name in ALTERNATIVES and brought.module.startswith("taskq."))
     ]
 

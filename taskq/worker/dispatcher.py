@@ -14,7 +14,7 @@ that the parent stored for it, is confirmed.
 
 import itertools
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -24,13 +24,9 @@ from taskq.wire.headers import read_headers
 from taskq.worker import gate
 from taskq.worker.ledger import Job, Ledger, Phase
 from taskq.worker.outcome import Outcome, Policy, Settlement, settle
-from taskq.worker.window import HOLD, OVERHEAD, Window
+from taskq.worker.roster import DEPTH, Child, Roster
+from taskq.worker.window import HOLD, Window
 
-#: A job is put behind another in a child's hands only while all that the child then holds is
-#: expected to take less than this (seconds), so that a short task never waits for a long one.
-SHORT = 0.005
-#: ... and never more jobs than this.
-DEPTH = 32
 #: What still waits after so many seconds, while no child has finished anything, is for others.
 PATIENCE = HOLD
 #: A broker gives up on what is given back too often; so it is not, beyond this.
@@ -88,22 +84,6 @@ class Hands(Protocol):
         """Call `tick` at the moment *at*, seconds since the epoch."""
 
 
-class _Child:
-    __slots__ = ("in_hand", "jobs", "left", "number", "ready", "turns")
-
-    def __init__(self, number: int, left: float) -> None:
-        self.number = number
-        self.jobs: dict[int, Job] = {}
-        self.ready = False
-        #: How many jobs it was sent.
-        self.turns = 0
-        #: How many more jobs it may be given; with none left and empty hands it retires.
-        self.left = left
-        #: How long the jobs in its hands are expected to take, in seconds; infinite where it was
-        #: found to be at something long.
-        self.in_hand = 0.0
-
-
 class Dispatcher:
     """Owns the ledger and knows the children by number; all times are seconds since the epoch."""
 
@@ -129,21 +109,13 @@ class Dispatcher:
         self._policies = policies
         self._max_crashes = max_crashes
         self._max_deliveries = max_deliveries
-        self._max_tasks = max_tasks_per_child or math.inf
-        self._depth = depth
         self._window = window or Window(1, 1)
         #: Bytes of bodies above which no more deliveries are wanted, until half of it is gone.
         self._max_held = max_held
         self._full = False
-        self._children: dict[int, _Child] = {}
-        #: Children with empty hands, the one that has waited longest first.
-        self._idle: dict[int, _Child] = {}
-        #: No child has room for what waits first, until one of them finishes something.
-        self._saturated = False
+        self._roster = Roster(depth=depth, max_tasks=max_tasks_per_child)
         self._waiting: deque[Job] = deque()
         self._held: list[tuple[float, Job]] = []
-        #: Task name -> how long it took lately, in seconds.
-        self._runtimes: dict[str, float] = {}
 
     # -- what the broker says ----------------------------------------------------------------
 
@@ -172,7 +144,7 @@ class Dispatcher:
         # What was acked early and came back from a dead child exists nowhere else.
         self._waiting = deque(job for job in self._waiting if self.ledger.get(job.number))
         self._held.clear()
-        self._saturated = False
+        self._roster.changed()
 
     def renew(self, before: float) -> None:
         """Replace every delivery in a child's hands that came at or before *before* by a fresh one.
@@ -183,7 +155,7 @@ class Dispatcher:
         old = [job for job in self._waiting if job.since <= before and not job.settled]
         if old:
             self._waiting = deque(job for job in self._waiting if job not in old)
-            self._saturated = False
+            self._roster.changed()
         for job in old:
             job.phase = Phase.COPYING
             self._hands.put_back(job)
@@ -220,23 +192,21 @@ class Dispatcher:
 
     def child_started(self, child: int) -> None:
         """A child was asked for; it gets work once it is ready."""
-        self._children[child] = _Child(child, self._max_tasks)
+        self._roster.add(child)
 
     def child_ready(self, child: int) -> None:
         """*child* waits for work."""
-        hand = self._children[child]
-        hand.ready = True
-        self._retire_if_spent(hand)
-        self._note_room(hand)
-        self._hand_out()
+        known = self._roster.find(child)
+        if known is not None:
+            known.ready = True
+            self._freed(known)
 
     def retire(self, child: int) -> None:
         """*child* is to get no more jobs, and goes when its hands are empty."""
-        hand = self._children.get(child)
-        if hand is not None:
-            hand.left = 0
-            self._idle.pop(child, None)
-            self._retire_if_spent(hand)
+        known = self._roster.find(child)
+        if known is not None:
+            self._roster.retire(known)
+            self._freed(known)
 
     def learn(self, policies: Mapping[str, Policy]) -> None:
         """From now on these are the tasks and their policies."""
@@ -247,11 +217,9 @@ class Dispatcher:
 
         Jobs that it had not begun go to other children, uncounted.
         """
-        dead = self._children.pop(child, None)
+        dead = self._roster.remove(child)
         if dead is None:
             return []
-        self._idle.pop(child, None)
-        self._saturated = False
         jobs = list(dead.jobs.values())
         at = next((place for place, job in enumerate(jobs, 1) if job.number == begun), 0)
         lost = jobs[:at]
@@ -284,118 +252,108 @@ class Dispatcher:
         evidence: tuple[str, str, str] | None = None,
     ) -> None:
         """*child* has finished job *number*, after *runtime* seconds in the task's function."""
-        hand = self._children.get(child)
-        job = hand.jobs.pop(number, None) if hand is not None else None
-        if hand is None or job is None:
+        known = self._roster.find(child)
+        job = known.jobs.get(number) if known is not None else None
+        if known is None or job is None:
             return
-        self._learn_runtime(hand, job, runtime)
+        self._roster.take(known, (job,))
+        self._learn(job, runtime)
         self.ended += 1
-        job.child = None
         job.phase = Phase.ENDING
         job.outcome = outcome
         job.reason = reason
         job.evidence = evidence
         self._end_if_confirmed(job)
-        self._retire_if_spent(hand)
-        self._note_room(hand)
-        self._hand_out(hand)
+        self._freed(known)
 
     def succeeded(self, child: int, told: Sequence[float]) -> None:
         """*child* has finished jobs with success; *told* are number, runtime, number, runtime..."""
-        hand = self._children.get(child)
-        if hand is None:
+        known = self._roster.find(child)
+        if known is None:
             return
         for number, runtime in zip(told[::2], told[1::2], strict=True):
-            job = hand.jobs.pop(int(number), None)
+            job = known.jobs.get(int(number))
             if job is not None:
-                self._learn_runtime(hand, job, runtime)
+                self._roster.take(known, (job,))
+                self._learn(job, runtime)
                 self._succeed(job)
-        self._retire_if_spent(hand)
-        self._note_room(hand)
-        self._hand_out(hand)
+        self._freed(known)
 
     def finished(self, child: int, turn: int) -> None:
         """*child*'s slate says that it has finished all up to *turn*; those in hand succeeded."""
-        hand = self._children.get(child)
-        if hand is None:
+        known = self._roster.find(child)
+        if known is None:
             return
-        jobs = list(itertools.takewhile(lambda job: job.turn <= turn, hand.jobs.values()))
+        jobs = list(itertools.takewhile(lambda job: job.turn <= turn, known.jobs.values()))
+        self._roster.take(known, jobs)
         for job in jobs:
-            del hand.jobs[job.number]
-            hand.in_hand -= job.expected
             self._succeed(job)
         if jobs:
-            self._retire_if_spent(hand)
-            self._note_room(hand)
-            self._hand_out(hand)
+            self._freed(known)
 
     # -- taking back -------------------------------------------------------------------------
 
     def crowded(self) -> list[int]:
         """The children that have a job behind another in their hands."""
-        return [number for number, hand in self._children.items() if len(hand.jobs) > 1]
+        return [child.number for child in self._roster if len(child.jobs) > 1]
 
     def turns(self, child: int) -> int:
         """How many jobs *child* was sent."""
-        hand = self._children.get(child)
-        return hand.turns if hand is not None else 0
+        known = self._roster.find(child)
+        return known.turns if known is not None else 0
 
     def take_back(self, child: int, begun: int, before: int, elapsed: float) -> None:
         """Take back the jobs of turns before *before* that *child* has not begun.
 
         It cannot begin them any more.  Job *begun* is what it is at, for *elapsed* seconds.
         """
-        hand = self._children.get(child)
-        if hand is None:
+        known = self._roster.find(child)
+        if known is None:
             return
-        jobs = [job for job in hand.jobs.values() if job.turn < before and job.number != begun]
-        for job in jobs:
-            del hand.jobs[job.number]
-            job.child = None
-        if (long := hand.jobs.get(begun)) is not None:
-            self._runtimes[long.name] = max(elapsed, self._expected(long.name))
-        hand.in_hand = math.inf if hand.jobs else 0.0
+        jobs = [job for job in known.jobs.values() if job.turn < before and job.number != begun]
+        self._roster.take_back(known, jobs)
+        self._roster.found_long(known, known.jobs.get(begun), elapsed)
         self._wait_again(jobs)
-        self._note_room(hand)
-        self._hand_out()
+        self._freed(known)
 
     def give_back(self, now: float) -> None:
-        """Leave what waits for a child for too long to other workers, if it is more than a few.
+        """Close the window, and leave to other workers what waits beyond it.
 
-        Called while no child has finished anything for `PATIENCE`.
+        Called while no child has finished anything for `PATIENCE`, and again as long as that is so:
+        what was on its way still comes.
         """
         if not self._waiting or self._waiting[0].since > now - PATIENCE or self.blocked:
             return
         if self._window.close(PATIENCE):
-            self._saturated = False
             self._hands.resize(self._window.width)
-            kept = deque[Job]()
-            for job in self._waiting:
-                if job.settled or job.delivery.count >= _RETURNS:
-                    kept.append(job)
-                else:
-                    self._reject(job, requeue=True)
-            self._waiting = kept
+        held = Counter(job.delivery.queue for job in self.ledger if not job.settled)
+        kept, given = deque[Job](), deque[Job]()
+        for job in reversed(self._waiting):
+            queue = job.delivery.queue
+            if held[queue] <= self._window.width or job.settled or job.delivery.count >= _RETURNS:
+                kept.appendleft(job)
+            else:
+                held[queue] -= 1
+                given.appendleft(job)
+        for job in given:  # in their order, in which a quorum queue delivers them again
+            self._reject(job, requeue=True)
+        self._waiting = kept
+        self._roster.changed()
 
     def came_back(self, child: int, turn: int) -> None:
         """*child* did not begin the job of that *turn*, because it was barred."""
-        hand = self._children.get(child)
-        if hand is None:
+        known = self._roster.find(child)
+        if known is None:
             return
-        jobs = [job for job in hand.jobs.values() if job.turn == turn]
-        for job in jobs:  # unless it was taken back already
-            del hand.jobs[job.number]
-            hand.in_hand -= job.expected
-            job.child = None
+        jobs = [job for job in known.jobs.values() if job.turn == turn]
+        self._roster.take_back(known, jobs)  # nothing, if it was taken back already
         self._wait_again(jobs)
-        self._retire_if_spent(hand)
-        self._note_room(hand)
-        self._hand_out()
+        self._freed(known)
 
     @property
     def is_watched(self) -> bool:
         """Whether something may have to be taken or given back soon."""
-        return bool(self._waiting) or any(len(hand.jobs) > 1 for hand in self._children.values())
+        return bool(self._waiting) or bool(self.crowded())
 
     def publishing(self, number: int) -> bool:
         """A message of job *number* goes out; False if no such job is known (any more)."""
@@ -499,27 +457,25 @@ class Dispatcher:
     @property
     def any_ready(self) -> bool:
         """Whether some child has waited for work."""
-        return any(child.ready for child in self._children.values())
+        return any(child.ready for child in self._roster)
 
     @property
     def children(self) -> int:
         """How many children are known."""
-        return len(self._children)
+        return len(self._roster)
 
     def numbers(self) -> list[int]:
         """The children that are known."""
-        return list(self._children)
+        return [child.number for child in self._roster]
 
     def was_ready(self, child: int) -> bool | None:
         """Whether *child* has waited for work; None if it was let go."""
-        known = self._children.get(child)
-        if known is None or (known.left <= 0 and not known.jobs):
-            return None
-        return known.ready
+        known = self._roster.find(child)
+        return None if known is None or known.is_spent else known.ready
 
     def in_hands(self, child: int) -> list[Job]:
         """The jobs in *child*'s hands, in its order."""
-        known = self._children.get(child)
+        known = self._roster.find(child)
         return list(known.jobs.values()) if known else []
 
     # -- deciding ----------------------------------------------------------------------------
@@ -552,61 +508,29 @@ class Dispatcher:
                 reason = f"DeliveryLimit: delivered {job.delivery.count + 1} times"
                 self._end_here(job, Outcome.MALFORMED, reason, "WorkerLostError")
 
-    def _hand_out(self, first: _Child | None = None) -> None:
+    def _hand_out(self, first: Child | None = None) -> None:
         """Give what waits to children that have room, *first* before others."""
         waiting, crowded = self._waiting, False
-        while waiting and not self._saturated and not self.stopping and not self.blocked:
-            job = waiting[0]
-            expected = self._expected(job.name)
-            hand = self._choose(expected, first, alone=not job.policy.acks_late)
-            if hand is None:
-                self._saturated = True
+        while waiting and not self.stopping and not self.blocked:
+            child = self._roster.choose(waiting[0], first)
+            if child is None:
                 break
-            waiting.popleft()
-            self._idle.pop(hand.number, None)
-            hand.jobs[job.number] = job
-            hand.in_hand += expected
-            job.expected = expected
-            hand.left -= 1
-            hand.turns += 1
+            job = waiting.popleft()
+            crowded = self._roster.give(child, job) or crowded
             job.phase = Phase.SENT
-            job.child = hand.number
-            job.turn = hand.turns
-            self._hands.run(hand.number, job)
+            self._hands.run(child.number, job)
             if not job.policy.acks_late:
                 self._ack(job)
-            crowded = crowded or len(hand.jobs) > 1
         if waiting or crowded:
             self._hands.look()
 
-    def _choose(self, expected: float, first: _Child | None, *, alone: bool) -> _Child | None:
-        """A child with empty hands, else one that may take a job of *expected* seconds more.
-
-        Nobody is asked twice while nothing has changed, so that many children cost no more.
-        """
-        for hand in self._idle.values():
-            return hand
-        if alone or expected >= SHORT:
-            return None
-        if first is not None and self._has_room(first, expected):
-            return first
-        best, fewest = None, self._depth
-        for hand in self._children.values():
-            if len(hand.jobs) < fewest and self._has_room(hand, expected):
-                best, fewest = hand, len(hand.jobs)
-        return best
-
-    def _has_room(self, hand: _Child, expected: float) -> bool:
-        short = hand.in_hand + expected < SHORT
-        return short and hand.ready and hand.left > 0 and len(hand.jobs) < self._depth
-
-    def _note_room(self, hand: _Child) -> None:
-        """*hand* has fewer jobs than before."""
-        self._saturated = False
-        if not hand.jobs:
-            hand.in_hand = 0.0
-            if hand.ready and hand.left > 0:
-                self._idle[hand.number] = hand
+    def _freed(self, child: Child) -> None:
+        """*child* has fewer jobs in its hands than before: let it go, or give it others."""
+        if child.is_spent and child.ready:
+            child.ready = False
+            self._hands.retire(child.number)
+        self._roster.freed(child)
+        self._hand_out(child)
 
     def _wait_again(self, jobs: Sequence[Job]) -> None:
         """*jobs*, in their order, have no child any more and were not begun."""
@@ -617,21 +541,8 @@ class Dispatcher:
                 job.phase = Phase.WAITING
                 self._waiting.appendleft(job)
 
-    def _retire_if_spent(self, hand: _Child) -> None:
-        if hand.left <= 0 and hand.ready and not hand.jobs:
-            hand.ready = False
-            self._idle.pop(hand.number, None)
-            self._hands.retire(hand.number)
-
-    def _expected(self, name: str) -> float:
-        return self._runtimes.get(name, SHORT)
-
-    def _learn_runtime(self, hand: _Child, job: Job, runtime: float) -> None:
-        name = job.name
-        hand.in_hand -= job.expected
-        runtime += OVERHEAD
-        known = self._runtimes.get(name, runtime)
-        self._runtimes[name] = known + (runtime - known) / 8
+    def _learn(self, job: Job, runtime: float) -> None:
+        self._roster.learn(job.name, runtime)
         if self._window.ran(runtime):
             self._hands.resize(self._window.width)
 
@@ -677,7 +588,6 @@ class Dispatcher:
 
     def _succeed(self, job: Job) -> None:
         self.ended += 1
-        job.child = None
         job.phase = Phase.ENDING
         job.outcome = Outcome.SUCCESS
         if job.pending or job.refusal is not None or job.settled:

@@ -29,7 +29,7 @@ from taskq.errors import PublishError
 from taskq.loop import Loop, Timer
 from taskq.wire.message import Message
 from taskq.worker import banner, frames
-from taskq.worker.dispatcher import DEPTH, Dispatcher
+from taskq.worker.dispatcher import Dispatcher
 from taskq.worker.frames import Frame
 from taskq.worker.hands import WorkerHands
 from taskq.worker.health import ReadyFile
@@ -40,6 +40,7 @@ from taskq.worker.pool import Pool, Reports
 from taskq.worker.prefork import Prefork
 from taskq.worker.recall import Recall
 from taskq.worker.relay import pack_error, unpack_route
+from taskq.worker.roster import DEPTH
 from taskq.worker.solo import Solo
 from taskq.worker.timekeeper import Timekeeper
 from taskq.worker.window import Window

@@ -11,19 +11,19 @@ FLOORS = """
     __main__
     cli
     worker  beat  testing
-    locate  deadletters
+    locate  deadletters  beat.stores
     taskq
     app
     client  broker  backends
     settings
-    broker.topology  backends.base
+    broker.topology  backends.base  beat.base
     broker.base
     wire  schedules
-    errors  states  retry  clock  hooks  log  loop  tls  url  sqlitefile
+    errors  states  retry  clock  hooks  log  loop  tls  url  sqlitefile  sqlengine  redisclient
 """
 
 #: Rooms of alternatives: from outside one asks the package for its contract, never one of these.
-ALTERNATIVES = ("broker", "backends")
+ALTERNATIVES = ("broker", "backends", "beat.stores")
 
 #: Where each package that is not Python's own may be named.
 THIRD_PARTIES = {
@@ -32,14 +32,15 @@ THIRD_PARTIES = {
     "pika": (
         "broker.amqp",
         "broker.amqp_intake",
+        "broker.amqp_lease",
         "broker.amqp_outlet",
         "broker.connection",
         "broker.fastpath",
     ),
     "pydantic": ("settings", "client.validation"),
     "pytest": ("testing",),
-    "redis": ("backends.redis",),
-    "sqlalchemy": ("backends.sql",),
+    "redis": ("redisclient",),
+    "sqlalchemy": ("sqlengine",),
 }
 
 #: Imported when their URL is used, because they may not be installed.
@@ -60,7 +61,10 @@ PURE = (
     "beat.policy",
     "worker.dispatcher",
     "worker.gate",
+    "worker.ledger",
     "worker.outcome",
+    "worker.roster",
+    "worker.window",
 )
 WORLD = {
     *("asyncio", "multiprocessing", "os", "random", "secrets", "selectors", "signal", "socket"),

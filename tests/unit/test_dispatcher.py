@@ -11,9 +11,10 @@ from taskq.broker.base import Delivery
 from taskq.wire.headers import TaskHeaders
 from taskq.wire.message import Message, Properties
 from taskq.wire.task import encode
-from taskq.worker.dispatcher import DEPTH, Dispatcher
+from taskq.worker.dispatcher import Dispatcher
 from taskq.worker.ledger import Job, Phase
 from taskq.worker.outcome import Outcome, Policy
+from taskq.worker.roster import DEPTH
 from taskq.worker.window import Window
 
 POLICIES = {
@@ -358,10 +359,11 @@ def test_what_waits_while_all_children_are_busy_for_long_is_left_to_others() -> 
     dispatcher.give_back(0.01)
     too_early = list(hands.requeued)
     dispatcher.give_back(0.1)
+    on_its_way = dispatcher.receive(delivery(), 0.1)
     dispatcher.give_back(0.2)
 
     assert [] == too_early
-    assert [job.delivery.tag for job in jobs[1:]] == hands.requeued
+    assert [job.delivery.tag for job in (*jobs[1:], on_its_way)] == hands.requeued
     assert [returned_often] == dispatcher.waiting
     assert [128, 1] == hands.windows
 
@@ -370,11 +372,12 @@ def test_a_worker_whose_window_was_chosen_gives_nothing_back() -> None:
     hands = RecordingHands()
     dispatcher = Dispatcher(hands, POLICIES, window=Window(1, fixed=8))
 
-    dispatcher.receive(delivery(), 0.0)
+    for _ in range(8):
+        dispatcher.receive(delivery(), 0.0)
     dispatcher.give_back(10.0)
 
     assert [] == hands.requeued
-    assert 1 == len(dispatcher.waiting)
+    assert 8 == len(dispatcher.waiting)
 
 
 def test_lost_deliveries_that_wait_are_forgotten_and_running_ones_are_not_settled() -> None:

@@ -43,7 +43,7 @@ def test_a_task_that_expires_behind_others_in_the_worker_never_runs(
 ) -> None:
     gate = tmp_path / "gate"
     app = site.app()
-    worker = worker_process(APP, "-Q", "q1", "-c", "1", env=site.env)
+    worker = worker_process(APP, "-Q", "q1", "-c", "1", "--prefetch", "4", env=site.env)
     holder = app.send_task("tasks.act", args=("hold", str(gate)), queue="q1")
     ledger.wait_for(1)
     moment = time.time() + 2.0

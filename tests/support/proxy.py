@@ -122,7 +122,8 @@ class Proxy:
     async def _drop(self) -> None:
         for writer in self._writers:
             sock = writer.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+            if sock.fileno() >= 0:  # the other end may have closed it a moment ago
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
             writer.transport.abort()
         self._writers.clear()
         await asyncio.sleep(0)  # abort closes the sockets in the loop's next turn

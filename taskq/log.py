@@ -46,6 +46,10 @@ EVENTS: dict[str, tuple[int, str]] = {
         "priority given, but quorum queue {queue!r} on RabbitMQ {version} ignores it; set "
         "task_queue_max_priority for a classic queue (no replication, no delivery count)",
     ),
+    "broadcast-refused": (
+        _WARNING,
+        "events cannot be sent: exchange {exchange!r} cannot be had: {reason}",
+    ),
     # worker
     "app-broken": (_ERROR, "the app {app} cannot be used: {why}"),
     "worker-ready": (_INFO, "{node} ready"),
@@ -65,6 +69,10 @@ EVENTS: dict[str, tuple[int, str]] = {
     "window-resized": (
         _DEBUG,
         "holding {window} messages of each queue from now on, as tasks take so long",
+    ),
+    "events-dropped": (
+        _WARNING,
+        "{count} events about tasks were not sent, as the broker took none in time; tasks go on",
     ),
     "child-started": (_DEBUG, "child {pid} started"),
     "child-ready": (_DEBUG, "child {pid} ready"),
@@ -94,6 +102,24 @@ EVENTS: dict[str, tuple[int, str]] = {
     "task-lost": (_ERROR, "Task {name}[{id}] lost its process ({how}); crash {crashes} of {limit}"),
     "message-malformed": (_ERROR, "message from {queue} moved to {dead}: {reason}"),
     "result-lost": (_ERROR, "the result of {name}[{id}] could not be stored: {reason}"),
+    # beat
+    "beat-ready": (_INFO, "{node} ready: {entries} entries, changes kept in {store}"),
+    "beat-leading": (_INFO, "{node} leads (number {epoch}); the schedule was sent up to {through}"),
+    "beat-lost": (_WARNING, "{node} leads no more: {reason}"),
+    "beat-died": (_ERROR, "the beat of this worker ended: {how}; another follows in {delay:g}s"),
+    "beat-stopped": (_INFO, "{node} stopped"),
+    "beat-store-away": (_WARNING, "the schedule's changes cannot be read: {reason}"),
+    "beat-store-local": (
+        _WARNING,
+        "the last leader was on {host}, whose added entries are not known here: set beat_store to "
+        "a database or to Redis",
+    ),
+    "schedule-changed": (_INFO, "the schedule was changed: {entries} entries now"),
+    "entry-broken": (_ERROR, "the entry {entry!r} is not sent: {reason}"),
+    "due-sent": (_INFO, "Task {name}[{id}] sent as it is due"),
+    "due-skipped": (_INFO, "Task {name}[{id}] not sent: the run {last} goes on"),
+    "due-failed": (_ERROR, "Task {name}[{id}] is due and cannot be sent: {reason}"),
+    "due-late": (_WARNING, "Task {name}[{id}] is due and not sent yet: {reason}"),
     "hook-failed": (_ERROR, "{hook} hook {function} failed: {exception}"),
 }
 

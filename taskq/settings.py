@@ -22,6 +22,7 @@ worker_child_start_timeout      30  from forking a child to its first word
 worker_shutdown_timeout       none  from TERM to stopping what still runs; set it to bound TERM
 worker_soft_shutdown_timeout     0  from QUIT to stopping what still runs
 kill_wait                      0.1  from SIGTERM to SIGKILL of a child
+beat_lease                      10  until a silent leader of the schedule is replaced
 ==========================  ======  ============================================================
 """
 
@@ -105,7 +106,7 @@ _FOREIGN = frozenset(
     task_inherit_parent_priority task_default_delivery_mode task_default_queue_type
     task_default_exchange task_default_exchange_type task_default_routing_key
     task_default_rate_limit task_retry_on_worker_lost task_remote_tracebacks
-    task_repr_maxlevels task_send_sent_event task_allow_error_cb_on_chord_header
+    task_repr_maxlevels task_allow_error_cb_on_chord_header
     worker_agent worker_autoscaler worker_cancel_long_running_tasks_on_connection_loss
     worker_enable_soft_shutdown_on_idle worker_consumer
     worker_direct worker_disable_rate_limits worker_deduplicate_successful_tasks
@@ -113,7 +114,7 @@ _FOREIGN = frozenset(
     worker_log_format worker_lost_wait worker_pool_putlocks worker_pool_restarts
     worker_pool_start_method worker_proc_alive_timeout worker_eta_task_limit
     worker_enable_prefetch_count_reduction worker_disable_prefetch worker_redirect_stdouts
-    worker_redirect_stdouts_level worker_send_task_events worker_state_db
+    worker_redirect_stdouts_level worker_state_db
     worker_task_log_datefmt worker_task_log_format worker_timer worker_timer_precision
     worker_detect_quorum_queues
     """.split()  # noqa: SIM905
@@ -272,6 +273,8 @@ class Settings(BaseModel):
     #: gzip, bzip2 or lzma.
     task_compression: str | None = None
     task_default_priority: Priority | None = None
+    #: Tell monitors of each task that was sent.
+    task_send_sent_event: bool = False
     #: Bytes; a larger body is refused where it is sent, and where it is received.
     task_max_payload: PositiveInt = 16 * 1024 * 1024
     task_publish_retry_policy: PublishRetry = PublishRetry()
@@ -330,6 +333,10 @@ class Settings(BaseModel):
     #: KiB of resident memory.
     worker_max_memory_per_child: PositiveInt | None = None
     worker_child_start_timeout: Seconds = 30.0
+    #: Tell monitors what becomes of tasks, as -E does.
+    worker_send_task_events: bool = False
+    #: Seconds between two events by which a worker tells monitors that it lives; 0: none.
+    worker_heartbeat: NonNegativeFloat = 2.0
     worker_shutdown_timeout: Seconds | None = None
     worker_soft_shutdown_timeout: NonNegativeFloat = 0.0
     kill_wait: NonNegativeFloat = 0.1
@@ -338,6 +345,14 @@ class Settings(BaseModel):
 
     #: Entries by name, each a mapping with `task`, `schedule` and more.
     beat_schedule: Annotated[dict[str, Any], AfterValidator(_schedule)] = {}
+
+    #: Where changes of the schedule are kept: sqlite:///, db+postgresql://, redis://.  None: the
+    #: embedded broker's file.
+    beat_store: str | None = None
+    #: A leader that says nothing for so long has been replaced.
+    beat_lease: Annotated[float, BeforeValidator(_seconds), Field(ge=2)] = 10.0
+    #: Who says which beat leads: RabbitMQ ("broker"), or beat_store.
+    beat_leader: Literal["broker", "store"] = "broker"
 
     # -- what taskq always does: accepted because Celery's users set them ----------------------
 

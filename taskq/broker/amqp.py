@@ -1,7 +1,8 @@
 """RabbitMQ as a broker: what its URL names, and the holds on it that it hands out.
 
 Each hold keeps one connection of its own (`connection.Link`): `amqp_outlet` publishes with
-confirms, `amqp_intake` consumes, `amqp_lease` does both on one channel.  What is declared, and under which names, is decided by
+confirms, `amqp_intake` consumes, `amqp_lease` does both on one channel, `amqp_broadcast` speaks to
+whoever listens, and listens itself.  What is declared, and under which names, is decided by
 `topology`; how bytes are cut and joined by `fastpath`.
 """
 
@@ -11,7 +12,9 @@ from typing import Any
 from pika.channel import Channel
 from pika.exceptions import ChannelClosedByBroker
 
+from taskq import clock
 from taskq.broker import fastpath
+from taskq.broker.amqp_broadcast import AmqpListening
 from taskq.broker.amqp_intake import AmqpIntake, AmqpReplies
 from taskq.broker.amqp_lease import AmqpLease
 from taskq.broker.amqp_outlet import AmqpOutlet
@@ -21,6 +24,10 @@ from taskq.errors import BrokerUnavailable
 from taskq.loop import Loop
 from taskq.url import masked
 from taskq.wire.message import Message
+
+#: RabbitMQ counts 0 where the leader of a quorum queue does not answer it in this time (seconds);
+#: so a 0 that took so long is asked for again, and believed in the end, for the way may be long.
+_LEADER_PATIENCE, _MORE_ASKING = 0.25, 8
 
 
 class AmqpBroker:
@@ -58,6 +65,17 @@ class AmqpBroker:
     def replies(self, loop: Loop, queue: Queue, on_reply: Callable[[Message], None]) -> AmqpReplies:
         return AmqpReplies(loop, self._options, queue, on_reply)
 
+    def listen(
+        self,
+        loop: Loop,
+        exchange: str,
+        pattern: str,
+        *,
+        on_message: Callable[[Message], None],
+        on_ready: Callable[[], None],
+    ) -> AmqpListening:
+        return AmqpListening(loop, self._options, exchange, pattern, on_message, on_ready)
+
     def lease(
         self,
         loop: Loop,
@@ -74,12 +92,21 @@ class AmqpBroker:
         loop = Loop()
         answers: list[int | str] = []
 
-        def ask(channel: Channel) -> None:
+        def opened(channel: Channel) -> None:
             channel.add_on_close_callback(refuse)
-            channel.queue_declare(queue, passive=True, callback=count)
+            ask(channel, _MORE_ASKING)
 
-        def count(answer: Any) -> None:
-            answers.append(int(answer.method.message_count))
+        def ask(channel: Channel, more: int) -> None:
+            asked = clock.monotonic()
+
+            def count(answer: Any) -> None:
+                ready = int(answer.method.message_count)
+                if not ready and more and clock.monotonic() - asked >= _LEADER_PATIENCE:
+                    ask(channel, more - 1)
+                else:
+                    answers.append(ready)
+
+            channel.queue_declare(queue, passive=True, callback=count)
 
         def refuse(_channel: Channel, error: Exception) -> None:
             if isinstance(error, ChannelClosedByBroker):
@@ -89,7 +116,7 @@ class AmqpBroker:
             loop,
             self._options,
             "count",
-            on_up=lambda connection: connection.channel(on_open_callback=ask),
+            on_up=lambda connection: connection.channel(on_open_callback=opened),
             on_down=lambda _reason, _error: None,
             tell=lambda *_, **__: None,
         )

@@ -5,6 +5,7 @@ What a route needs is declared first, on a channel beside; lost connections are 
 """
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
@@ -14,6 +15,7 @@ from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
 
 from taskq import clock
 from taskq.broker import fastpath, topology
+from taskq.broker.amqp_broadcast import Broadcasts
 from taskq.broker.base import BrokerOptions, Done, Queue, Route, unheard
 from taskq.broker.connection import Link, Scratch, ignore, why
 from taskq.broker.fastpath import FastConnection
@@ -33,6 +35,11 @@ _CONNECTION_FORCED = 320
 #: RabbitMQ rejects what comes for a quorum queue that another connection is just declaring, or that
 #: is choosing a leader; a full queue also rejects.  Tried again within a second and a half.
 _REJECTED = RetryPolicy(limit=5, backoff=0.05, jitter=False)
+
+#: A channel that rejects is replaced once it is so many seconds old.  If its first message for a
+#: quorum queue came while that was without a leader, RabbitMQ 3.10 asks the node of the old leader
+#: from then on, and rejects each message for the queue; a channel that is opened later is not so.
+_STALE = 0.5
 
 #: How RabbitMQ begins its answer to who looks for what is not there, or binds to it.
 _NOT_THERE = ("NOT_FOUND - no exchange", "NOT_FOUND - no queue")
@@ -104,6 +111,10 @@ class AmqpOutlet:
         self._careful = False
         self._closed = False
         self._channel: int | None = None  # the number, once it confirms
+        self._current: Channel
+        self._base = 0  # the last sequence number before its first
+        self._opened = math.inf  # when, and as long as no other is being opened
+        self._replaced: Channel | None = None  # the one before, until all on it is answered
         self._connection: FastConnection
         self._scratch: Scratch
         self._known: set[Hashable] = set()  # declared on this connection, see `_missing`
@@ -120,6 +131,7 @@ class AmqpOutlet:
             on_down=self._down,
             on_blocked=self._block,
         )
+        self._broadcasts = Broadcasts(self._link)
 
     def publish(
         self,
@@ -147,11 +159,14 @@ class AmqpOutlet:
             self._held.append(letter)
             self._flow()
 
+    def broadcast(self, message: Message, exchange: str, routing_key: str) -> bool:
+        return self._broadcasts.send(message, exchange, routing_key)
+
     def close(self, timeout: float = 5.0) -> None:
         if self._closed:
             return
         self._closed = True
-        self._link.wait(lambda: not self._outstanding, timeout)
+        self._link.wait(lambda: not self._outstanding and self._broadcasts.idle, timeout)
         for letter in self._letters():
             self._fail(letter, f"the outlet was closed after {timeout:g} s")
         for timer in (self._alarm, self._refresher):
@@ -313,6 +328,7 @@ class AmqpOutlet:
     def _up(self, connection: FastConnection) -> None:
         self._connection = connection
         self._scratch = Scratch(self._link, connection)
+        self._broadcasts.up(connection, self._scratch)
         self._known.clear()
         connection.channel(on_open_callback=self._channel_opened)
 
@@ -322,19 +338,26 @@ class AmqpOutlet:
         channel.confirm_delivery(ignore, callback=lambda _ok: self._confirming(channel))
 
     def _confirming(self, channel: Channel) -> None:
-        self._channel = channel.channel_number
-        self._sequence = self._last_returned = 0
+        if self._channel is not None:
+            self._replaced = self._current
+        self._current, self._channel = channel, channel.channel_number
+        self._base = self._sequence
+        self._opened = clock.monotonic()
         self._heads.clear()  # they hold the channel's number
         self._connection.reader.returns[channel.channel_number] = self._returned
-        self._connection.reader.confirms[channel.channel_number] = self._confirmed
+        self._connection.reader.confirms[channel.channel_number] = partial(
+            self._confirmed, self._base
+        )
         self._link.prove()
         self._flow()
 
-    def _confirmed(self, tag: int, multiple: bool, taken: bool) -> None:
-        tags: Iterable[int] = (tag,)
+    def _confirmed(self, base: int, tag: int, multiple: bool, taken: bool) -> None:
+        last = base + tag
+        answered: Iterable[int] = (last,)
         if multiple:
-            tags = list(itertools.takewhile(lambda sequence: sequence <= tag, self._unconfirmed))
-        for sequence in tags:
+            older = itertools.takewhile(lambda sequence: sequence <= last, self._unconfirmed)
+            answered = [sequence for sequence in older if sequence > base]
+        for sequence in answered:
             letter = self._unconfirmed.pop(sequence, None)
             if letter is None or letter.done is None:
                 continue
@@ -351,10 +374,17 @@ class AmqpOutlet:
             else:
                 why_not = f"unroutable ({letter.returned}): no queue is bound for it"
                 self._fail(letter, why_not, Undeliverable)
+        if self._replaced is not None and next(iter(self._unconfirmed), math.inf) > self._base:
+            self._replaced.close()
+            self._replaced = None
         if self._held or self._careful:
             self._flow()
 
     def _reject(self, letter: _Letter) -> None:
+        is_old = clock.monotonic() - self._opened > _STALE
+        if is_old and self._replaced is None and self._connection.is_open:
+            self._opened = math.inf
+            self._connection.channel(on_open_callback=self._channel_opened)
         letter.rejections += 1
         if not _REJECTED.allows(letter.rejections):
             self._fail(letter, "the broker rejected it (is the queue full?)")
@@ -386,10 +416,13 @@ class AmqpOutlet:
                 return
 
     def _channel_closed(self, channel: Channel, error: Exception) -> None:
-        self._channel = None
+        self._connection.reader.returns.pop(channel.channel_number, None)
+        self._connection.reader.confirms.pop(channel.channel_number, None)
+        if channel is self._replaced:
+            self._replaced = None
+        if self._channel == channel.channel_number:
+            self._channel = None
         if isinstance(error, ChannelClosedByBroker):
-            self._connection.reader.returns.pop(channel.channel_number, None)
-            self._connection.reader.confirms.pop(channel.channel_number, None)
             self._known.clear()  # an exchange may be gone
             self._scratch.forget()
             self._stumble(why(error), queued=False)
@@ -397,7 +430,8 @@ class AmqpOutlet:
                 self._connection.channel(on_open_callback=self._channel_opened)
 
     def _down(self, reason: str, error: BaseException) -> None:
-        self._channel = None
+        self._channel = self._replaced = None
+        self._broadcasts.down()
         if isinstance(error, ConnectionClosedByBroker) and error.reply_code != _CONNECTION_FORCED:
             self._stumble(reason, queued=True)
         self._held = deque(self._letters())

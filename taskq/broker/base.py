@@ -145,6 +145,13 @@ class Outlet(Protocol):
         brokers confirm all the same).
         """
 
+    def broadcast(self, message: Message, exchange: str, routing_key: str) -> bool:
+        """Send *message* to whoever listens to the topic *exchange* now; see `Broker.listen`.
+
+        For what has no value later: nothing is waited for, kept or sent again.  False if it cannot
+        go out at this moment, because there is no connection or the broker is slow to take more.
+        """
+
     def close(self, timeout: float = 5.0) -> None:
         """Give what is unconfirmed up to *timeout* seconds, report the rest, release everything.
 
@@ -203,6 +210,13 @@ class Replies(Protocol):
         """Stop consuming.  Idempotent."""
 
 
+class Listening(Protocol):
+    """An ear for what is broadcast from now on."""
+
+    def close(self) -> None:
+        """Stop listening.  Idempotent."""
+
+
 class Token(NamedTuple):
     """What one holder of a lease hands on to the next: its number, and what it wrote down last."""
 
@@ -212,7 +226,7 @@ class Token(NamedTuple):
 
 
 class Lease(Protocol):
-    """The right to do something that only one process at a time may do, and a way to publish for it.
+    """The right to do what one process at a time may do, and a way to publish for it.
 
     It is asked for again and again, from the beginning until `release`::
 
@@ -273,6 +287,21 @@ class Broker(Protocol):
 
     def replies(self, loop: Loop, queue: Queue, on_reply: Callable[[Message], None]) -> Replies:
         """Consume the reply *queue* without acks; ConfigurationError where there are none."""
+
+    def listen(
+        self,
+        loop: Loop,
+        exchange: str,
+        pattern: str,
+        *,
+        on_message: Callable[[Message], None],
+        on_ready: Callable[[], None],
+    ) -> Listening:
+        """Hear what `Outlet.broadcast` sends to *exchange* with a routing key that fits *pattern*.
+
+        *pattern* is that of a topic exchange.  *on_ready* is called when the ear is open, and again
+        after each connection lost: what was said meanwhile is not heard.
+        """
 
     def lease(
         self,

@@ -8,6 +8,7 @@ in `exchange`.
 import heapq
 import itertools
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +20,9 @@ from taskq.broker.topology import DEAD, dead
 from taskq.errors import ConfigurationError, PublishRefused, Undeliverable
 from taskq.loop import Loop, Timer
 from taskq.wire.message import Message
+
+#: So many broadcasts are kept for a listener that is slow.
+_NEWS = 10_000
 
 
 @dataclass(slots=True)
@@ -49,6 +53,7 @@ class _Shelf:
     #: A heap by due time: due, number, queue, and the entry for it.
     waiting: list[tuple[float, int, str, _Entry]] = field(default_factory=list)
     intakes: list["_Intake"] = field(default_factory=list)
+    ears: list["_Ear"] = field(default_factory=list)
 
     def declare(self, queue: Queue) -> None:
         """Make sure of *queue* and its bindings."""
@@ -161,6 +166,18 @@ class MemoryBroker:
             f"{self.url} has no reply queues: set result_backend to a store, such as memory://"
         )
 
+    def listen(
+        self,
+        loop: Loop,
+        exchange: str,
+        pattern: str,
+        *,
+        on_message: Callable[[Message], None],
+        on_ready: Callable[[], None],
+    ) -> "_Ear":
+        loop.add_callback(on_ready)
+        return _Ear(self._shelf, loop, exchange, pattern, on_message)
+
     def lease(self, *_: object, **__: object) -> None:
         """One host's processes find another place for it."""
 
@@ -201,8 +218,55 @@ class _Outlet:
             refused = Undeliverable(f"not queued: {error}")
         done(refused)
 
+    def broadcast(self, message: Message, exchange: str, routing_key: str) -> bool:
+        with self._shelf.lock:
+            for ear in self._shelf.ears:
+                ear.hear(message, exchange, routing_key)
+        return True
+
     def close(self, timeout: float = 5.0) -> None:
         """Nothing is unconfirmed here, ever."""
+
+
+class _Ear:
+    """Hears what is broadcast; only `hear` is called from other threads, under the shelf's lock."""
+
+    def __init__(
+        self,
+        shelf: _Shelf,
+        loop: Loop,
+        exchange: str,
+        pattern: str,
+        on_message: Callable[[Message], None],
+    ) -> None:
+        self._shelf = shelf
+        self._loop = loop
+        self._exchange = exchange
+        self._pattern = pattern
+        self._on_message = on_message
+        #: What a slow listener has not heard yet; of too much the oldest is gone.
+        self._news: deque[Message] = deque(maxlen=_NEWS)
+        self._awake = False
+        with shelf.lock:
+            shelf.ears.append(self)
+
+    def close(self) -> None:
+        with self._shelf.lock:
+            if self in self._shelf.ears:
+                self._shelf.ears.remove(self)
+            self._news.clear()
+
+    def hear(self, message: Message, to: str, routing_key: str) -> None:
+        if to == self._exchange and exchange.topic_fits(self._pattern, routing_key):
+            self._news.append(message)
+            if not self._awake:
+                self._awake = True
+                self._loop.add_callback(self._tell)
+
+    def _tell(self) -> None:
+        self._awake = False  # first, as in `_Intake._look`
+        while self._news:
+            self._on_message(self._news.popleft())
 
 
 class _Intake:

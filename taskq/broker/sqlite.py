@@ -18,6 +18,7 @@ from functools import partial
 
 from taskq import clock
 from taskq.broker import exchange
+from taskq.broker import sqlite_broadcast as broadcast
 from taskq.broker import sqlite_rows as rows
 from taskq.broker.base import BrokerOptions, Delivery, Done, Queue, Replies, Route, unheard
 from taskq.broker.sqlite_owner import Owners
@@ -43,7 +44,8 @@ class SqliteBroker:
         if len(options.urls) != 1:
             raise ConfigurationError(f"broker_url names {len(options.urls)} SQLite files, not one")
         path, synchronous = location(options.urls[0], options.root)
-        self._file = SqliteFile(path, rows.SCHEMA, synchronous)
+        self._file = SqliteFile(path, rows.SCHEMA + broadcast.SCHEMA, synchronous)
+        self._broadcasts = broadcast.Broadcasts(self._file)
         self._postmaster = Postmaster(options.dead_letter_max_length)
         self._dead_letter_ttl = options.dead_letter_ttl
         self._timeout = options.publish_timeout
@@ -59,8 +61,8 @@ class SqliteBroker:
         self, loop: Loop | None, *, on_blocked: Callable[[bool], None] = unheard
     ) -> "_DirectOutlet | _TurnOutlet":
         if loop is None:
-            return _DirectOutlet(self._file, self._postmaster, self._timeout)
-        return _TurnOutlet(self._turn(loop))
+            return _DirectOutlet(self._file, self._postmaster, self._timeout, self._broadcasts)
+        return _TurnOutlet(self._turn(loop), self._broadcasts)
 
     def intake(
         self,
@@ -76,6 +78,17 @@ class SqliteBroker:
         raise ConfigurationError(
             f"{self.url} has no reply queues: set result_backend to a store, such as sqlite:///"
         )
+
+    def listen(
+        self,
+        loop: Loop,
+        exchange: str,
+        pattern: str,
+        *,
+        on_message: Callable[[Message], None],
+        on_ready: Callable[[], None],
+    ) -> broadcast.Listening:
+        return broadcast.Listening(loop, self._file, exchange, pattern, on_message, on_ready)
 
     def lease(self, *_: object, **__: object) -> None:
         """One host's processes find another place for it."""
@@ -107,10 +120,17 @@ class SqliteBroker:
 class _DirectOutlet:
     """Publishes from any thread, each message in a transaction of its own."""
 
-    def __init__(self, file: SqliteFile, postmaster: Postmaster, timeout: float) -> None:
+    def __init__(
+        self,
+        file: SqliteFile,
+        postmaster: Postmaster,
+        timeout: float,
+        broadcasts: broadcast.Broadcasts,
+    ) -> None:
         self._file = file
         self._postmaster = postmaster
         self._timeout = timeout
+        self.broadcast = broadcasts.send
 
     def publish(
         self,
@@ -143,8 +163,9 @@ class _DirectOutlet:
 class _TurnOutlet:
     """Publishes at the end of its loop's turn, with whatever else is written then."""
 
-    def __init__(self, turn: Turn) -> None:
+    def __init__(self, turn: Turn, broadcasts: broadcast.Broadcasts) -> None:
         self._turn = turn
+        self.broadcast = broadcasts.send
         turn.join(self)
 
     def publish(

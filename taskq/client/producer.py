@@ -34,6 +34,8 @@ _GRACE = 2.0
 #: `publish_many` has about this many messages on their way at most: each has all of its time, and a
 #: broker that takes them slowly is not flooded.
 _AT_ONCE = 1000
+#: What is broadcast is dropped while so much waits for the publishing thread.
+_FULL = 10_000
 #: It looks after so many of them whether that is so.
 _STEP = 250
 
@@ -142,6 +144,10 @@ class Producer:
         if error is not None:
             raise self._named(error, parcel)
 
+    def broadcast(self, message: Message, exchange: str, routing_key: str) -> None:
+        """Send *message* to whoever listens, waiting for nothing; see `Outlet.broadcast`."""
+        self.outlet.broadcast(message, exchange, routing_key)
+
     def close(self, timeout: float = 5.0) -> None:
         """Give what is unconfirmed up to *timeout* seconds, then release everything.  Idempotent.
 
@@ -238,7 +244,7 @@ class _Line:
     def __init__(self, broker: Broker) -> None:
         self._loop = Loop()
         self._outlet = broker.outlet(self._loop)
-        self._inbox: deque[Callable[[], None]] = deque()
+        self._inbox: deque[Callable[[], object]] = deque()
         #: Whether the loop was asked to empty the inbox and has not begun to.
         self._called = False
         self._thread = threading.Thread(target=self._run, name="taskq-producer", daemon=True)
@@ -249,10 +255,19 @@ class _Line:
         return self._thread.is_alive()
 
     def publish(self, message: Message, route: Route, done: Done, **options: Any) -> None:
-        self._inbox.append(partial(self._outlet.publish, message, route, done, **options))
+        self._post(partial(self._outlet.publish, message, route, done, **options))
+
+    def _post(self, letter: Callable[[], object]) -> None:
+        self._inbox.append(letter)
         if not self._called:
             self._called = True
             self._loop.add_callback(self._empty)
+
+    def broadcast(self, message: Message, exchange: str, routing_key: str) -> bool:
+        if len(self._inbox) >= _FULL:
+            return False
+        self._post(partial(self._outlet.broadcast, message, exchange, routing_key))
+        return True
 
     def close(self, timeout: float = 5.0) -> None:
         self._loop.add_callback(partial(self._end, timeout))

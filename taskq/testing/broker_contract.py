@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any, ClassVar
 
 import pytest
@@ -124,6 +125,10 @@ class Bench:
         answers: list[PublishError | None] = []
         self._outlet.publish(message, route, answers.append, **options)
         return answers
+
+    def broadcast(self, message: Message, exchange: str, routing_key: str) -> bool:
+        """Broadcast; whether it went out."""
+        return self._outlet.broadcast(message, exchange, routing_key)
 
     def publish(self, message: Message, route: Route, **options: Any) -> PublishError | None:
         """Publish, and return what *done* heard."""
@@ -698,6 +703,51 @@ class BrokerContract:
         assert status == 0
         assert [None, None] == answers
         assert {b"before", b"child", b"parent"} == set(bench.receive(queue, number=3).bodies)
+
+    def test_a_broadcast_is_heard_by_all_whose_pattern_fits(
+        self, broker: Broker, bench: Bench
+    ) -> None:
+        exchange = f"b-{uuid.uuid4().hex}"
+        heard: dict[str, list[bytes]] = {"#": [], "task.#": [], "worker.*": []}
+        ready: list[None] = []
+
+        def hear(pattern: str, message: Message) -> None:
+            heard[pattern].append(message.body)
+
+        ears = [
+            broker.listen(
+                bench.loop,
+                exchange,
+                pattern,
+                on_message=partial(hear, pattern),
+                on_ready=lambda: ready.append(None),
+            )
+            for pattern in heard
+        ]
+        bench.until(lambda: len(ready) == len(ears), "all to listen")
+
+        def told() -> bool:
+            for key in ("task.multi", "worker.online", "other"):
+                bench.broadcast(a_message(key.encode()), exchange, key)
+            return all(heard.values())
+
+        bench.until(told, "a broadcast")
+        for ear in ears:
+            ear.close()
+            ear.close()
+
+        assert {b"task.multi", b"worker.online", b"other"} >= set(heard["#"])
+        assert {b"task.multi"} == set(heard["task.#"])
+        assert {b"worker.online"} == set(heard["worker.*"])
+
+    def test_a_broadcast_that_nobody_hears_holds_up_nothing(self, bench: Bench) -> None:
+        queue = a_queue()
+        for _ in range(1_000):
+            bench.broadcast(a_message(b"unheard"), "b-nobody", "task.multi")
+
+        bench.send(queue, b"1")
+
+        assert [b"1"] == bench.receive(queue).bodies
 
     def test_a_broker_has_replies_or_says_that_it_has_none(self, broker: Broker) -> None:
         loop = Loop()

@@ -49,10 +49,13 @@ def main(app: "TaskQ", sock: socket.socket, slate: int, options: WorkerOptions) 
                 continue
             outcome, runtime, reason, evidence = executor.run(frame)
             if outcome is Outcome.SUCCESS:
-                line.done(frame[1], runtime)
+                line.done(frame[1], runtime, executor.shown)
             else:
-                line.send([frames.ENDED, frame[1], outcome.value, runtime, reason, evidence])
+                told = (outcome.value, runtime, reason, evidence, executor.shown)
+                line.send([frames.ENDED, frame[1], *told])
             page.finish(turn)
+        elif frame[0] == frames.EVENTS:
+            executor.shows = frame[1]
         elif frame[0] == frames.STORE:
             line.send([frames.STORED, frame[1], clerk.store(app, relay, frame)])
     sys.stdout.flush()

@@ -59,6 +59,12 @@ class Hands(Protocol):
     def store(self, job: Job, state: str, exception: str, text: str) -> None:
         """Store how *job* ended as an exception of that class name; then say `stored`."""
 
+    def ended(self, job: Job) -> None:
+        """Know that *job* ended, for its `reason`, and no child will say so."""
+
+    def found_done(self, child: int, job: Job) -> None:
+        """Know that *job* succeeded, as its child's slate shows before the child says so."""
+
     def retire(self, child: int) -> None:
         """Let *child* go: its hands are empty, and it gets nothing more."""
 
@@ -287,6 +293,7 @@ class Dispatcher:
         jobs = list(itertools.takewhile(lambda job: job.turn <= turn, known.jobs.values()))
         self._roster.take(known, jobs)
         for job in jobs:
+            self._hands.found_done(child, job)
             self._succeed(job)
         if jobs:
             self._freed(known)
@@ -574,6 +581,7 @@ class Dispatcher:
         job.outcome = outcome
         job.reason = reason
         job.evidence = (exception, reason, "")
+        self._hands.ended(job)
         if job.id != "?" and not self._silent(job):
             state = "REVOKED" if outcome is Outcome.REVOKED else "FAILURE"
             job.pending += 1

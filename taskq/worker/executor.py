@@ -86,6 +86,10 @@ class Executor:
         self._accept = tuple(app.conf.accept_content)
         self._max_payload = app.conf.task_max_payload
         log.limit(app.conf.repr_max_length)
+        #: Whether somebody wants to read what tasks return.
+        self.shows = False
+        #: What the last job came to, as text, if somebody does.
+        self.shown: str | None = None
         self._shown = reprlib.Repr()
         self._shown.maxother = self._shown.maxstring = app.conf.repr_max_length
 
@@ -124,9 +128,16 @@ class Executor:
                 ending, runtime = self._perform(task, request, headers, number)
                 ending = self._finish(task, request, ending, runtime)
         self._relay.job = 0
+        self.shown = self._brief(ending.value) if self.shows else None
         if ending.outcome is Outcome.SUCCESS:
             return Outcome.SUCCESS, runtime, "", None
         return ending.outcome, runtime, log.brief(ending.reason), ending.evidence
+
+    def _brief(self, value: Any) -> str:
+        """What a task returned or raised, as text for monitors."""
+        if isinstance(value, Retry) and value.exc is not None:
+            value = value.exc
+        return log.brief(self._shown.repr(value))
 
     # -- before ------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ Parent to child::
     RUN     job, queue, exchange, routing_key, redelivered, raw properties, body
     STORE   job, result fields, reply_to          (to the clerk)
     ANSWER  ticket, error text or None
+    EVENTS  whether to show                       what tasks return, for events
     STOP                                          finish what is in hand, then go
 
 Child to parent::
@@ -17,8 +18,10 @@ Child to parent::
     PUBLISH  job, route, raw properties, body, due, mandatory, ticket or None
     FLUSH    job, ticket                          answered once the job's messages are confirmed
     DONE     [job, runtime, job, runtime, ...]    jobs that succeeded
-    ENDED    job, outcome word, runtime, reason, evidence or None
+             [text, text, ...]                    what they returned; none if nobody asked
+    ENDED    job, outcome word, runtime, reason, evidence or None, text of the exception or None
     BACK     turn                                 a job that was recalled before it was begun
+    CAST     raw properties, body, exchange, key  a broadcast, see `Outlet.broadcast`
     STORED   job, error text or None
 """
 
@@ -44,11 +47,15 @@ DONE: Final = 8
 STORED: Final = 9
 ENDED: Final = 10
 BACK: Final = 11
+CAST: Final = 12
+EVENTS: Final = 13
 
 Frame = list[Any]
 
 #: Frames come from our own processes, so the only limit is msgpack's own.
 _LARGEST = 2**31 - 1
+#: So many bytes a decoder takes at first, for each child: msgpack's own choice is a mebibyte.
+_USUAL = 1 << 16
 _CHUNK = 256 * 1024
 #: More than fits the buffers of a socket.
 _CHUNKS = 64
@@ -62,7 +69,9 @@ pack: Callable[[Any], bytes] = msgpack.Packer(use_bin_type=True, autoreset=True)
 
 def unpacker() -> Any:
     """A new stream decoder: `feed` it bytes, iterate it for frames."""
-    return msgpack.Unpacker(raw=False, max_buffer_size=_LARGEST, strict_map_key=False)
+    return msgpack.Unpacker(
+        raw=False, max_buffer_size=_LARGEST, strict_map_key=False, read_size=_USUAL
+    )
 
 
 class Line(Protocol):
@@ -196,6 +205,7 @@ class ChildLine:
         self._answers: dict[int, str | None] = {}
         self._tickets = 0
         self._done: list[int | float] = []
+        self._shown: list[str] = []
         self._first_done = 0.0
         self._main = threading.get_ident()
         self._write_lock = threading.Lock()
@@ -211,12 +221,17 @@ class ChildLine:
         with self._write_lock:
             self._sock.sendall(packed)
 
-    def done(self, job: int, runtime: float) -> None:
-        """Say that *job* succeeded; a moment later if there is more to do. Main thread only."""
+    def done(self, job: int, runtime: float, shown: str | None = None) -> None:
+        """Say that *job* succeeded; a moment later if there is more to do. Main thread only.
+
+        *shown* is its result as text, if that is wanted; it is wanted of all jobs or of none.
+        """
         now = clock.monotonic()
         if not self._done:
             self._first_done = now
         self._done += (job, runtime)
+        if shown is not None:
+            self._shown.append(shown)
         if not self._jobs or now - self._first_done > _HOLD:
             self._say_done()
 
@@ -228,7 +243,8 @@ class ChildLine:
 
     def _pack_done(self) -> bytes:
         done, self._done = self._done, []
-        return pack([DONE, done])
+        shown, self._shown = self._shown, []
+        return pack([DONE, done, shown])
 
     def ticket(self) -> int:
         with self._write_lock:

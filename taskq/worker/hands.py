@@ -17,6 +17,7 @@ from taskq.wire.message import Message, Properties
 from taskq.worker import claims, clerk, frames
 from taskq.worker.dispatcher import Dispatcher
 from taskq.worker.frames import Frame
+from taskq.worker.herald import Herald
 from taskq.worker.ledger import Job
 from taskq.worker.pool import Pool
 from taskq.worker.recall import Recall
@@ -53,6 +54,8 @@ class WorkerHands:
         self._queues = queues
         self._node = node
         self.claims = claims.Claims()
+        #: Tells monitors what becomes of tasks; None while that is not wanted.
+        self.herald: Herald | None = None
         self._start_timeout = child_start_timeout
         self._lifetime_ms = str(int(dead_letter_ttl * 1000))
         #: The child that stores what the parent decided; None until it is needed.
@@ -79,6 +82,16 @@ class WorkerHands:
         )
         if job.limited:
             self.timekeeper.watch(child, job)
+        if self.herald is not None:
+            self.herald.started(job)
+
+    def ended(self, job: Job) -> None:
+        if self.herald is not None:
+            self.herald.ended(job)
+
+    def found_done(self, child: int, job: Job) -> None:
+        if self.herald is not None:
+            self.herald.found_done(child, job)
 
     def answer(self, child: int, ticket: int, refusal: str | None) -> None:
         self._pool.send(child, [frames.ANSWER, ticket, refusal])

@@ -48,6 +48,8 @@ WORKER_SETTINGS: Sequence[str] = (
     "worker_max_tasks_per_child",
     "worker_max_memory_per_child",
     "worker_child_start_timeout",
+    "worker_send_task_events",
+    "worker_heartbeat",
     "worker_shutdown_timeout",
     "worker_soft_shutdown_timeout",
     "broker_consumer_timeout",

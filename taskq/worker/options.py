@@ -17,6 +17,8 @@ class WorkerOptions:
     name: str = "taskq@%h"
     pool: Literal["prefork", "solo"] | None = None
     prefetch: int | None = None
+    #: Tell monitors what becomes of tasks.
+    task_events: bool = False
     max_tasks_per_child: int | None = None
     #: KiB of resident memory.
     max_memory_per_child: int | None = None
@@ -24,6 +26,8 @@ class WorkerOptions:
     ready_file: str | None = None
     loglevel: str = "info"
     logfile: str | None = None
+    #: Have a beat of its own.
+    beat: bool = False
     log_style: Literal["plain", "json"] = "plain"
     #: Process id of the worker's parent.
     parent: int = 0

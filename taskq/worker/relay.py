@@ -50,6 +50,10 @@ class Relay:
             refusal = self._line.answer(ticket)
             done(None if refusal is None else unpack_error(refusal))
 
+    def broadcast(self, message: Message, exchange: str, routing_key: str) -> bool:
+        self._line.send([frames.CAST, message.raw, message.body, exchange, routing_key])
+        return True
+
     def flush(self) -> str | None:
         """Wait until the broker has all that the running job published; why not, if it has not."""
         if not self.unconfirmed:

@@ -50,6 +50,7 @@ class Solo:
         self._lines: dict[int, _OwnLine] = {}
         self._page = slate.Slate(-1)
         self._app: Any = None
+        self._shows = False
 
     def start(self) -> None:
         self._loop.add_callback(self._import)
@@ -86,8 +87,11 @@ class Solo:
         self._app.use_outlet(relay)
         if frame[0] == frames.RUN:
             executor = Executor(self._app, relay, self._page, node=self._options.name)
+            executor.shows = self._shows
             outcome, *told = executor.run(frame)
-            line.send([frames.ENDED, frame[1], outcome.value, *told])
+            line.send([frames.ENDED, frame[1], outcome.value, *told, executor.shown])
+        elif frame[0] == frames.EVENTS:
+            self._shows = frame[1]
         elif frame[0] == frames.STORE:
             line.send([frames.STORED, frame[1], clerk.store(self._app, relay, frame)])
 

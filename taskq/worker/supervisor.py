@@ -14,6 +14,7 @@ never opens a body, and never talks to a result store.
       └── the app cannot be imported: exit 3
 """
 
+import itertools
 import math
 import os
 import signal
@@ -29,10 +30,12 @@ from taskq.errors import PublishError
 from taskq.loop import Loop, Timer
 from taskq.wire.message import Message
 from taskq.worker import banner, frames
+from taskq.worker.companion import Companion
 from taskq.worker.dispatcher import Dispatcher
 from taskq.worker.frames import Frame
 from taskq.worker.hands import WorkerHands
 from taskq.worker.health import ReadyFile
+from taskq.worker.herald import Herald
 from taskq.worker.manifest import Manifest
 from taskq.worker.options import WorkerOptions
 from taskq.worker.outcome import Outcome
@@ -73,6 +76,7 @@ class _Parts:
     outlet: Outlet
     hands: WorkerHands
     dispatcher: Dispatcher
+    herald: Herald
     concurrency: int
     #: KiB that a child may have resident after a task; None: any.
     max_memory: int | None
@@ -97,6 +101,7 @@ class Supervisor:
             if options.ready_file
             else None
         )
+        self._companion = Companion(self._loop, options) if options.beat else None
         #: How long the broker leaves a delivery unsettled, in seconds.
         self._patience = math.inf
         self._renewal: Timer | None = None
@@ -156,6 +161,8 @@ class Supervisor:
                 return
         if self._parts is None:
             self._parts = self._open(manifest)
+            if self._companion is not None:
+                self._companion.start()
             self._weigh()
             self._patience = manifest.settings["broker_consumer_timeout"]
             self._renew()
@@ -163,6 +170,8 @@ class Supervisor:
             self._parts.dispatcher.learn(manifest.policies)
         if old:
             log.event("worker-reloaded", node=self._options.name, tasks=len(manifest.policies))
+            if self._companion is not None:
+                self._companion.replace()
             self._pool.announce()
         for child in old:
             if self._parts.hands.is_clerk(child):
@@ -218,10 +227,27 @@ class Supervisor:
             self._loop, self._pool, hands.dispatcher, kill_wait=settings["kill_wait"]
         )
         hands.recall = Recall(self._loop, self._pool, hands.dispatcher)
+        herald = Herald(
+            self._loop,
+            outlet,
+            options.name,
+            interval=settings["worker_heartbeat"],
+            vitals=partial(_vitals, hands.dispatcher),
+        )
+        if options.task_events or settings["worker_send_task_events"]:
+            hands.herald = herald
         intake.consume(manifest.queues, window.width)
         max_memory = options.max_memory_per_child or settings["worker_max_memory_per_child"]
         return _Parts(
-            manifest, broker, intake, outlet, hands, hands.dispatcher, concurrency, max_memory
+            manifest,
+            broker,
+            intake,
+            outlet,
+            hands,
+            hands.dispatcher,
+            herald,
+            concurrency,
+            max_memory,
         )
 
     def _renew(self) -> None:
@@ -260,6 +286,8 @@ class Supervisor:
         if ready and self._consuming and not self._announced:
             self._announced = True
             log.event("worker-ready", node=self._options.name)
+            assert self._parts is not None
+            self._parts.herald.start()
             self._pool.announce()
         if self._announced and self._ready_file is not None and not self._stopping:
             self._ready_file.update(consuming=self._consuming)
@@ -274,6 +302,8 @@ class Supervisor:
             if claimed is not None and parts.dispatcher.adopt(claimed, delivery, now):
                 return
         job = parts.dispatcher.receive(delivery, now)
+        if parts.hands.herald is not None:
+            parts.hands.herald.received(job)
         if self._tells_received and job.headers is not None:
             log.event("task-received", name=job.name, id=job.id, queue=delivery.queue)
 
@@ -300,6 +330,8 @@ class Supervisor:
         assert self._parts is not None
         match frame[0]:
             case frames.DONE:
+                if self._parts.hands.herald is not None:
+                    self._tell_done(frame[1], frame[2])
                 self._parts.dispatcher.succeeded(child, frame[1])
                 self._weigh_child(child)
             case frames.PUBLISH:
@@ -310,12 +342,16 @@ class Supervisor:
                 self._parts.dispatcher.came_back(child, frame[1])
             case frames.FLUSH:
                 self._parts.dispatcher.asked(child, frame[1], frame[2])
+            case frames.CAST:
+                self._parts.outlet.broadcast(Message(frame[1], frame[2]), frame[3], frame[4])
             case frames.STORED:
                 self._parts.hands.on_stored(frame[1], frame[2])
             case frames.READY:
                 log.event("child-ready", pid=frame[1])
                 self._stillborn = 0
                 if not self._parts.hands.is_clerk(child):
+                    if self._parts.hands.herald is not None:
+                        self._pool.send(child, [frames.EVENTS, True])
                     self._parts.dispatcher.child_ready(child)
                     self._announce()
 
@@ -327,11 +363,31 @@ class Supervisor:
         runtime: float,
         reason: str,
         evidence: Sequence[str] | None,
+        shown: str | None,
     ) -> None:
         assert self._parts is not None
+        job = self._parts.dispatcher.ledger.get(number)
+        if self._parts.hands.herald is not None and job is not None:
+            self._parts.hands.herald.heard(job, Outcome(outcome), runtime, evidence, shown)
         told = (evidence[0], evidence[1], evidence[2]) if evidence else None
         self._parts.dispatcher.done(child, number, Outcome(outcome), runtime, reason, told)
         self._weigh_child(child)
+
+    def _tell_done(self, told: Sequence[float], shown: Sequence[str]) -> None:
+        """Tell monitors of jobs that succeeded; *told* and *shown* are those of a DONE."""
+        assert self._parts is not None
+        assert self._parts.hands.herald is not None
+        texts = shown if 2 * len(shown) == len(told) else itertools.repeat(None)
+        for number, runtime, text in zip(told[::2], told[1::2], texts, strict=False):
+            job = self._parts.dispatcher.ledger.get(int(number))
+            self._parts.hands.herald.done(int(number), job, text, runtime)
+
+    def send_task_events(self, wanted: bool) -> None:
+        """Begin, or cease, to tell monitors what becomes of tasks."""
+        if self._parts is not None:
+            self._parts.hands.herald = self._parts.herald if wanted else None
+            for child in self._parts.dispatcher.numbers():
+                self._pool.send(child, [frames.EVENTS, wanted])
 
     def _weigh_child(self, child: int) -> None:
         assert self._parts is not None
@@ -394,6 +450,8 @@ class Supervisor:
             self._parts.hands.on_clerk_death()
             return
         self._parts.dispatcher.finished(child, finished)
+        if self._parts.hands.herald is not None:
+            self._parts.hands.herald.child_died(child)
         if not self._mourn(child, how):
             return
         for job in self._parts.dispatcher.child_died(child, begun, how):
@@ -453,6 +511,8 @@ class Supervisor:
         log.event(
             "worker-stopping", node=self._options.name, how=f"{signal_name}, finishing what runs"
         )
+        if self._companion is not None:
+            self._companion.end()
         if self._parts is not None:
             self._parts.dispatcher.stop()
             self._parts.intake.pause()
@@ -476,14 +536,23 @@ class Supervisor:
         """
         if self._ready_file is not None:
             self._ready_file.remove()
+        if self._companion is not None:
+            self._companion.close()
         self._pool.close(0.0 if self._exit == EXIT_COLD else 5.0)
         if self._parts is not None:
             self._parts.dispatcher.abandon("ended when its worker was stopped")
+            self._parts.herald.close()
             self._parts.outlet.close()
             self._parts.intake.close()
             self._parts.broker.close()
         log.event("worker-stopped", node=self._options.name)
         self._loop.close()
+
+
+def _vitals(dispatcher: Dispatcher) -> tuple[int, int]:
+    """How many tasks children have in their hands, and how many they have finished."""
+    held = sum(len(dispatcher.in_hands(child)) for child in dispatcher.numbers())
+    return held, dispatcher.ended
 
 
 def cpus() -> int:

@@ -36,6 +36,7 @@ class RecordingHands:
         self.copies: list[tuple[str, Job]] = []
         self.stores: list[tuple[Job, str, str]] = []
         self.answers: list[tuple[int, int, str | None]] = []
+        self.ends: list[Job] = []
         self.retired: list[int] = []
         self.claims: list[Job] = []
         self.wakes: list[float] = []
@@ -65,6 +66,12 @@ class RecordingHands:
 
     def store(self, job: Job, state: str, exception: str, text: str) -> None:
         self.stores.append((job, state, exception))
+
+    def ended(self, job: Job) -> None:
+        self.ends.append(job)
+
+    def found_done(self, child: int, job: Job) -> None:
+        self.ends.append(job)
 
     def retire(self, child: int) -> None:
         self.retired.append(child)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from taskq import SoftTimeLimitExceeded, TaskQ
+from taskq import Reject, SoftTimeLimitExceeded, TaskQ
 
 app = TaskQ("tests")
 
@@ -85,6 +85,8 @@ def act(self: Any, word: str, argument: Any = None) -> Any:
             ctypes.string_at(0)
         case "big":  # a result of as many characters as argument says
             return "x" * argument
+        case "reject":
+            raise Reject(argument, requeue=False)
         case "unencodable":
             return object()
         case _:

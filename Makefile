@@ -14,7 +14,7 @@ PORTABLE := tests/unit tests/wire tests/contract
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check format clean
+.PHONY: help demo test test-long bench check format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -29,6 +29,9 @@ test: $(VENV)/installed-dev servers ## install the servers that tests need, run 
 test-long: $(VENV)/installed-dev servers ## faults with ten times as many tasks, schedules in full
 	TASKQ_TEST_SCALE=10 $(BIN)/python -m pytest tests/faults tests/unit/test_crontab_oracles.py \
 	    --timeout 1800 -s
+
+bench: $(VENV)/installed-bench servers ## measure taskq beside its peers, or some rows of it: ROWS=1,3
+	$(BIN)/python -m benchmarks $(or $(ROWS),--report)
 
 check: $(VENV)/installed-dev ## format, lint, types and the rules of the house
 	$(BIN)/ruff format --check .
@@ -67,6 +70,10 @@ $(VENV)/installed: pyproject.toml | $(BIN)/python
 $(VENV)/installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $(VENV)/installed $@
+
+$(VENV)/installed-bench: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
+	@touch $(VENV)/installed $(VENV)/installed-dev $@
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { \

@@ -185,6 +185,13 @@ class TaskQ:
         self.on_after_configure.run(self)
         return self._timetable.entries()
 
+    def schedule_entry(self, name: str, given: Mapping[str, Any]) -> "schedules.Entry":
+        """The entry *name* that *given* describes, as `beat_schedule` does; it is added nowhere.
+
+        ConfigurationError for what is wrong with it.
+        """
+        return self._timetable.read(name, given)
+
     # -- calling -------------------------------------------------------------------------------
 
     def send_task(

@@ -41,9 +41,9 @@ DEEPEST = 65_535
 #: process is killed, run twice.
 _AT_ONCE = 200
 
-#: After so many seconds without a letter the broker is asked whether there is another, and after
-#: so many of such silences it is given up.
-_SILENCE, _SILENCES = 0.5, 20
+#: So long (seconds) a letter that was counted is waited for, since no broker tells whether one is
+#: on its way to us.
+_PATIENCE = 10.0
 
 #: An id may be given by its beginning, if that is no shorter.
 SHORTEST_ID = 8
@@ -336,13 +336,12 @@ class DeadLetters:
 
     def _arrive(self) -> bool:
         """Wait for a letter; whether there is one."""
-        for _ in range(_SILENCES):
-            self._until(lambda: bool(self._arrived) or self._is_full, _SILENCE)
-            self._until(lambda: bool(self._arrived) or not self._sending)
-            if self._arrived:
-                return True
-            if self._is_full or not self._app.broker.count(self._current):
-                return False
+        self._until(lambda: bool(self._arrived) or not self._sending)
+        self._until(lambda: bool(self._arrived) or self._is_full, _PATIENCE)
+        if self._arrived:
+            return True
+        if self._is_full or not self._app.broker.count(self._current):
+            return False
         raise BrokerUnavailable(
             f"{self.url} has letters in {self._current} and delivers none; look whether it is "
             "overloaded, or whether another consumer has the queue for itself"
@@ -356,7 +355,7 @@ class DeadLetters:
         """Turn the loop until *condition* holds, at most *timeout* seconds."""
         deadline = clock.monotonic() + timeout
         while not condition() and (left := deadline - clock.monotonic()) > 0:
-            self._loop.turn(min(left, _SILENCE))
+            self._loop.turn(min(left, 1.0))
             if self._lost is not None:
                 raise BrokerUnavailable(
                     f"the connection to {self.url} was lost ({self._lost}); the letters in hand "

@@ -10,6 +10,7 @@ pytest_plugins = [
     "tests.support.amqp",
     "tests.support.ledger",
     "tests.support.process",
+    "tests.support.beats",
     "tests.support.stores",
     "tests.support.site",
     "tests.support.stores",

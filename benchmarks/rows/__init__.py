@@ -9,11 +9,23 @@ from benchmarks.rows import (
     fairness,
     parents,
     payloads,
+    schedule,
     starting,
 )
 from benchmarks.table import Row
 
-_FAMILIES = (drains, calls, answers, fairness, starting, embedded, payloads, parents, delays)
+_FAMILIES = (
+    drains,
+    calls,
+    answers,
+    fairness,
+    starting,
+    embedded,
+    payloads,
+    parents,
+    delays,
+    schedule,
+)
 
 #: In the order of the table.
 ROWS: tuple[Row, ...] = tuple(

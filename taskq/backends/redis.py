@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from taskq import log, states, tls
+from taskq import log, states
 from taskq.backends.base import (
     Backend,
     BackendOptions,
@@ -25,21 +25,13 @@ from taskq.backends.base import (
     reporting,
     unreadable,
 )
-from taskq.errors import ConfigurationError, MessageMalformed
+from taskq.errors import MessageMalformed
 from taskq.loop import Loop
+from taskq.redisclient import explain, open_client, redis
 from taskq.url import masked
 from taskq.wire import codec
 from taskq.wire import result as wire
 from taskq.wire.result import Result
-
-try:
-    import redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-except ImportError as missing:
-    raise ConfigurationError(
-        "result_backend redis:// needs redis-py: pip install 'taskq[redis]'"
-    ) from missing
 
 #: What Celery puts before the task id.
 _PREFIX = "celery-task-meta-"
@@ -70,10 +62,6 @@ _FIRST_DELAY, _LONGEST_DELAY = 0.05, 5.0
 _PATIENCE = 15.0
 
 
-#: What the URL calls the authority's certificate, and our own.
-_AUTHORITY, _CERTIFICATE = "ssl_ca_certs in the URL", "ssl_certfile and ssl_keyfile in the URL"
-
-
 class RedisBackend(Backend):
     """One Redis database: commands go through redis-py's pool, results are heard by a listener."""
 
@@ -86,44 +74,14 @@ class RedisBackend(Backend):
         in_forked_child(self._in_child)
 
     def _open(self) -> None:
-        settings: dict[str, Any] = {
-            "socket_timeout": self._options.timeout,
-            "socket_connect_timeout": self._options.timeout,
-            # A connection that sat through a restart of the server is replaced, once.
-            "retry": Retry(NoBackoff(), 1, (redis.ConnectionError,)),
-            "retry_on_error": [redis.ConnectionError],
-            "protocol": 2,
-        }
-        try:
-            self._redis: redis.Redis[bytes] = redis.Redis.from_url(self._options.url, **settings)
-            self._check(self._redis.connection_pool)
-        except (ValueError, TypeError) as error:
-            raise ConfigurationError(f"result_backend {self._name!r}: {error}") from error
+        self._redis = open_client(
+            self._options.url, timeout=self._options.timeout, setting="result_backend"
+        )
         self._script = self._redis.register_script(_STORE)
         self._waiting = Subscriptions()
         #: Guards the making of *_listener*.
         self._lock = threading.Lock()
         self._listener: _Listener | None = None
-
-    def _check(self, pool: Any) -> None:
-        """Find fault with options now that redis-py would find when it connects."""
-        given: dict[str, Any] = pool.connection_kwargs
-        if issubclass(pool.connection_class, redis.SSLConnection):
-            verify = tls.verifies(given.get("ssl_cert_reqs", "required"), "ssl_cert_reqs")
-            given["ssl_cert_reqs"] = "required" if verify else "none"  # it knows fewer words
-            tls.context(
-                *(given.get(name) for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")),
-                verify=verify,
-                password=given.get("ssl_password"),
-            )
-            if not (verify and given.get("ssl_check_hostname", True)):
-                tls.announce_unverified(self._name, f"name its authority by {_AUTHORITY}")
-        elif meaningless := [name for name in given if name.startswith("ssl_")]:
-            raise ConfigurationError(
-                f"result_backend {self._name!r} is not encrypted, so {meaningless[0]!r} means "
-                "nothing there; use rediss://"
-            )
-        pool.connection_class(**given)
 
     def _in_child(self) -> None:
         if self._listener is not None:
@@ -180,7 +138,7 @@ class RedisBackend(Backend):
             try:
                 yield
             except redis.RedisError as error:
-                if said := _explain(error):
+                if said := explain(error):
                     raise redis.ConnectionError(said) from error
                 raise
 
@@ -195,10 +153,6 @@ class RedisBackend(Backend):
             method, _, packed = value.removeprefix(_COMPRESSED).partition(b"\0")
             value = codec.decompress(packed, method.decode("ascii", "replace"), _LARGEST)
         return wire.decode(value, self._content_type, None, self._options.accept)
-
-
-def _explain(error: redis.RedisError) -> str | None:
-    return tls.explain(error, authority=_AUTHORITY, certificate=_CERTIFICATE)
 
 
 def _global_prefix(transport_options: Mapping[str, Any]) -> str:
@@ -264,7 +218,7 @@ class _Listener:
         try:
             step()
         except redis.RedisError as error:
-            self._lose(_explain(error) or str(error))
+            self._lose(explain(error) or str(error))
 
     def _lose(self, reason: str) -> None:
         if self._connection is not None:

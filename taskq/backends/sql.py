@@ -3,12 +3,9 @@
 A database does not push: processes that wait ask for all awaited results at once, each *interval*.
 """
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, TypeVar
 
 from taskq import clock, states
@@ -23,18 +20,10 @@ from taskq.backends.base import (
     unreadable,
 )
 from taskq.backends.watch import Watch
-from taskq.errors import BackendUnavailable, ConfigurationError, MessageMalformed
-from taskq.url import masked
+from taskq.errors import BackendUnavailable, MessageMalformed
+from taskq.sqlengine import exc, open_engine, sa
 from taskq.wire import codec
 from taskq.wire.result import Result
-
-try:
-    import sqlalchemy as sa
-    from sqlalchemy import exc
-except ImportError as missing:
-    raise ConfigurationError(
-        "result_backend db+... needs SQLAlchemy: pip install 'taskq[sql]'"
-    ) from missing
 
 #: Expired results are looked for this often, in seconds, and deleted so many at a time; a full
 #: slice calls for the next.
@@ -77,7 +66,9 @@ class SqlBackend(Backend):
     def __init__(self, options: BackendOptions) -> None:
         self._options = options
         self._content_type = codec.dumps(None, options.serializer).content_type
-        self._engine = _engine(options)
+        self._engine = open_engine(
+            options.url, root=options.root, timeout=options.timeout, setting="result_backend"
+        )
         self._name = self._engine.url.render_as_string(hide_password=True)
         # No thread is to be inside SQLite's library when this process forks: the child would find
         # its global lock taken, for ever.
@@ -224,50 +215,6 @@ class SqlBackend(Backend):
                 _make_table(connection)
                 self._table_made = True
             return work(connection)
-
-
-def _engine(options: BackendOptions) -> sa.Engine:
-    """The engine for the URL behind `db+`, each of whose waits has a bound."""
-    shown = masked(options.url)
-    try:
-        url = sa.make_url(options.url.removeprefix("db+"))
-        if url.drivername in ("postgresql", "postgres") and find_spec("psycopg"):
-            url = url.set(drivername="postgresql+psycopg")
-        settings: dict[str, Any] = {"pool_timeout": options.timeout}
-        if url.get_backend_name() == "sqlite":
-            url = url.set(database=str(Path(options.root, url.database or "")))
-            settings = {"poolclass": sa.NullPool}  # SQLite's connections do not bear a fork
-        waits = _waits(url.get_driver_name(), options.timeout)
-        return sa.create_engine(
-            url,
-            isolation_level="AUTOCOMMIT",  # each statement here is a transaction of its own
-            hide_parameters=True,
-            connect_args={name: wait for name, wait in waits.items() if name not in url.query},
-            **settings,
-        )
-    except exc.ArgumentError as error:
-        raise ConfigurationError(f"result_backend {shown!r}: {masked(str(error))}") from error
-    except ImportError as error:
-        raise ConfigurationError(
-            f"result_backend {shown!r} needs a driver that is not installed: {error}"
-        ) from error
-
-
-def _waits(driver: str, timeout: float) -> dict[str, Any]:
-    """How *driver* is told to wait at most *timeout* seconds; others wait as their URL says."""
-    seconds, ms = max(1, math.ceil(timeout)), round(timeout * 1000)
-    match driver:
-        case "psycopg" | "psycopg2":
-            return {
-                "connect_timeout": seconds,
-                "tcp_user_timeout": ms,
-                "options": f"-c statement_timeout={ms}",
-            }
-        case "pymysql" | "mysqldb":
-            return {"connect_timeout": seconds, "read_timeout": seconds, "write_timeout": seconds}
-        case "pysqlite":
-            return {"timeout": timeout}
-    return {}
 
 
 def _make_table(connection: sa.Connection) -> None:

@@ -6,7 +6,6 @@ Options become one hold on dead-letter queues; what is done with it is the busin
 
 import json
 import os
-import re
 import shutil
 import sys
 import traceback
@@ -20,6 +19,7 @@ import click
 
 from taskq import clock, log
 from taskq.app import TaskQ
+from taskq.cli.text import beginning, clean, end, one_line, roughly, span
 from taskq.deadletters import DEEPEST, DEPTH, SHORTEST_ID, DeadLetters, Letter, Wanted
 from taskq.errors import ConfigurationError, MessageMalformed, TaskqError
 from taskq.locate import find_app
@@ -27,15 +27,6 @@ from taskq.wire.dead import without
 
 #: Refusals that are told one by one; they tend to have the same reason.
 _TOLD = 20
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-
-
-def _span(text: str) -> float:
-    """The seconds of a time span such as 90s, 15m, 1h30m or 2d."""
-    if not re.fullmatch(r"(\d+[smhdw])+", text):
-        raise click.BadParameter(f"{text!r} is no time span; write 90s, 15m, 1h30m, 2d or 1w")
-    return float(sum(int(n) * _UNITS[unit] for n, unit in re.findall(r"(\d+)(\w)", text)))
 
 
 # -- options -------------------------------------------------------------------------------------
@@ -69,9 +60,9 @@ _FILTERS = (
     click.option("--exception", metavar="GLOB", help="The name of the exception's type."),
     click.option("--reason", metavar="TEXT", help="A part of the reason."),
     click.option(
-        "--older", type=_span, metavar="SPAN", help="Given up at least 90s, 15m, 1h30m, 2d ago."
+        "--older", type=span, metavar="SPAN", help="Given up at least 90s, 15m, 1h30m, 2d ago."
     ),
-    click.option("--newer", type=_span, metavar="SPAN", help="... or at most."),
+    click.option("--newer", type=span, metavar="SPAN", help="... or at most."),
 )
 
 
@@ -256,8 +247,8 @@ def _report(done: str, letters: DeadLetters, as_json: bool) -> None:
     else:
         _say_none(letters)
     for summary, why in letters.refused[:_TOLD]:
-        name = _one_line(f"{summary['task'] or 'message'}[{summary['id']}]")
-        click.echo(f"{name} stays in {summary['dead_queue']}: {_one_line(why)}", err=True)
+        name = one_line(f"{summary['task'] or 'message'}[{summary['id']}]")
+        click.echo(f"{name} stays in {summary['dead_queue']}: {one_line(why)}", err=True)
     if len(letters.refused) > _TOLD:
         click.echo(f"... and {len(letters.refused) - _TOLD:,} more stay.", err=True)
     _warn_of_more(letters.out_of_reach)
@@ -309,9 +300,9 @@ def _print_table(summaries: Sequence[dict[str, Any]]) -> None:
     for name, task, queue, why, tries, age in rows:
         cells = (
             name[: widths[_ID]].ljust(widths[_ID]),  # no mark: what is left can be copied
-            _end(task, widths[_TASK]),
-            _beginning(queue, widths[_QUEUE]),
-            _beginning(why, widths[_WHY]),
+            end(task, widths[_TASK]),
+            beginning(queue, widths[_QUEUE]),
+            beginning(why, widths[_WHY]),
             tries.rjust(widths[4]),
             age.rjust(widths[5]),
         )
@@ -322,10 +313,10 @@ def _cells(summary: dict[str, Any]) -> tuple[str, ...]:
     why = summary["reason"]
     if summary["exception"]:
         why = f"{summary['exception']}: {summary['message'] or ''}"
-    age = "-" if summary["died_at"] is None else _age(clock.wall() - summary["died_at"])
+    age = "-" if summary["died_at"] is None else roughly(clock.wall() - summary["died_at"])
     attempts = str(summary["attempts"] or "-")
     cells = (summary["id"], summary["task"] or "-", summary["queue"] or "-", why, attempts, age)
-    return tuple(map(_one_line, cells))
+    return tuple(map(one_line, cells))
 
 
 def _distinct(names: Sequence[str]) -> int:
@@ -335,29 +326,13 @@ def _distinct(names: Sequence[str]) -> int:
     return next((n for n in lengths if len({name[:n] for name in names}) == different), longest)
 
 
-def _beginning(text: str, width: int) -> str:
-    return text.ljust(width) if len(text) <= width else f"{text[: width - 1]}…"
-
-
-def _end(text: str, width: int) -> str:
-    return text.ljust(width) if len(text) <= width else f"…{text[1 - width :]}"
-
-
-def _age(seconds: float) -> str:
-    """The largest unit of a time span, up to days."""
-    for unit in "dhm":
-        if seconds >= _UNITS[unit]:
-            return f"{seconds // _UNITS[unit]:.0f}{unit}"
-    return f"{max(0.0, seconds):.0f}s"
-
-
 def _portrait(letter: Letter, letters: DeadLetters) -> str:
     """Everything about *letter*, for people."""
     why = letter.why
     died = ""
     if letter.died_at is not None:
         moment = datetime.fromtimestamp(letter.died_at, UTC)
-        died = f"{moment:%Y-%m-%d %H:%M:%S} UTC, {_age(clock.wall() - letter.died_at)} ago"
+        died = f"{moment:%Y-%m-%d %H:%M:%S} UTC, {roughly(clock.wall() - letter.died_at)} ago"
     try:
         args, kwargs = letters.arguments(letter)
     except MessageMalformed as error:
@@ -377,25 +352,12 @@ def _portrait(letter: Letter, letters: DeadLetters) -> str:
         "kwargs": kwargs,
         "body": f"{len(letter.message.body):,} bytes",
     }
-    lines = [f"{name:<10} {_one_line(fact)}" for name, fact in facts.items() if fact]
+    lines = [f"{name:<10} {one_line(fact)}" for name, fact in facts.items() if fact]
     if why.traceback:
-        lines += ["traceback", *(f"    {_clean(line)}" for line in why.traceback.splitlines())]
+        lines += ["traceback", *(f"    {clean(line)}" for line in why.traceback.splitlines())]
     record = letter.record()
     for title in ("headers", "properties"):
         lines.append(title)
         for name, value in without(record[title]).items():
-            lines.append(f"    {_clean(name)}: {json.dumps(value)}")
+            lines.append(f"    {clean(name)}: {json.dumps(value)}")
     return "\n".join(lines)
-
-
-def _one_line(text: str) -> str:
-    return _clean(" ".join(text.split()))
-
-
-def _clean(text: str) -> str:
-    """*text*, which anybody may have sent, without power over the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-    )

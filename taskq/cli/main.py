@@ -8,8 +8,10 @@ from importlib.metadata import version
 
 import click
 
+from taskq.cli.beat import beat
 from taskq.cli.dead import dead
 from taskq.cli.healthcheck import healthcheck
+from taskq.cli.schedule import schedule
 from taskq.cli.worker import worker
 from taskq.errors import ConfigurationError, TaskqError
 
@@ -21,6 +23,8 @@ def cli() -> None:
 
 
 cli.add_command(worker)
+cli.add_command(beat)
+cli.add_command(schedule)
 cli.add_command(healthcheck)
 cli.add_command(dead)
 

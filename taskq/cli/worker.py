@@ -28,8 +28,10 @@ _LEVELS = ("debug", "info", "warning", "error", "critical")
 @click.option("--log-style", type=click.Choice(["plain", "json"]), default="plain")
 @click.option("--pool", type=click.Choice(["prefork", "solo"]), help="Else as worker_pool says.")
 @click.option("--prefetch", type=click.IntRange(1, 65535), help="Messages held of each queue.")
+@click.option("-E", "--task-events", is_flag=True, help="Tell monitors what becomes of tasks.")
 @click.option("--max-tasks-per-child", type=click.IntRange(1))
 @click.option("--max-memory-per-child", type=click.IntRange(1), help="KiB of resident memory.")
+@click.option("-B", "--beat", is_flag=True, help="Send what is due, too: start taskq beat.")
 @click.option(
     "--ready-file", type=click.Path(dir_okay=False), help="There while the worker is well."
 )
@@ -43,8 +45,10 @@ def worker(
     log_style: Literal["plain", "json"],
     pool: Literal["prefork", "solo"] | None,
     prefetch: int | None,
+    task_events: bool,
     max_tasks_per_child: int | None,
     max_memory_per_child: int | None,
+    beat: bool,
     ready_file: str | None,
 ) -> None:
     """Run tasks until TERM or INT; a second signal stops at once."""
@@ -56,8 +60,10 @@ def worker(
         name=name,
         pool=pool,
         prefetch=prefetch,
+        task_events=task_events,
         max_tasks_per_child=max_tasks_per_child,
         max_memory_per_child=max_memory_per_child,
+        beat=beat,
         ready_file=ready_file and os.path.abspath(ready_file),
         loglevel=loglevel,
         logfile=logfile and os.path.abspath(logfile),

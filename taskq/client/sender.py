@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from taskq import clock, hooks
-from taskq.broker.base import Route
+from taskq.broker.base import Done, Route
 from taskq.client.base import App
 from taskq.client.context import Request, current_request
 from taskq.client.options import Options, Signature
@@ -25,10 +25,12 @@ from taskq.client.producer import Parcel, Producer
 from taskq.client.result import AsyncResult, hold
 from taskq.client.router import RouterTable
 from taskq.client.task import Again, Task
-from taskq.errors import EncodeError
+from taskq.errors import EncodeError, PublishError
 from taskq.settings import Settings
+from taskq.wire import event
 from taskq.wire import task as wire
-from taskq.wire.headers import TaskHeaders
+from taskq.wire.headers import TaskHeaders, read_headers
+from taskq.wire.message import Message
 
 
 class _Call(NamedTuple):
@@ -96,6 +98,22 @@ class Sender:
         if errors := [error for error in answers if error is not None]:
             raise ExceptionGroup(f"{len(errors)} of {len(calls)} calls were not confirmed", errors)
         return [call.result for call in calls]
+
+    def hand_over(
+        self, call: Signature, publish: Callable[[Message, Route, Done], None], done: Done
+    ) -> None:
+        """Have *publish* send one call at once; *done* hears what became of it.
+
+        Raises what is wrong with the call itself.
+        """
+        prepared = self._prepare(call.task, call.args, call.kwargs, call.options, call.type)
+
+        def settle(error: PublishError | None) -> None:
+            if error is None:
+                self._say_sent(prepared)
+            done(error)
+
+        publish(prepared.parcel.message, prepared.parcel.route, settle)
 
     def send_again(self, task: Task[Any, Any], request: Request, again: Again) -> None:
         """Send the next try of *request*: same id, back to where it came from, as *again* says."""
@@ -231,6 +249,8 @@ class Sender:
         self._say_sent(call)
 
     def _say_sent(self, call: _Call) -> None:
+        if self._conf.task_send_sent_event:
+            self._tell_monitors(call.parcel)
         if hooks.after_publish:
             hooks.after_publish.send(
                 app=self._app,
@@ -242,6 +262,15 @@ class Sender:
                 exchange=call.parcel.route.exchange,
                 routing_key=call.parcel.route.routing_key,
             )
+
+    def _tell_monitors(self, parcel: Parcel) -> None:
+        route, writer = parcel.route, _writer(os.getpid())
+        queues = [queue.name for queue in route.declare if queue.kind == "work"]
+        queue = queues[0] if queues else route.routing_key if not route.exchange else None
+        where = event.Where(queue, route.exchange, route.routing_key)
+        told = writer.sent(read_headers(parcel.message), clock.wall(), where)
+        key = event.routing_key("task-sent")
+        self._producer().broadcast(writer.single(told), event.EXCHANGE, key)
 
     @property
     def _conf(self) -> Settings:
@@ -287,3 +316,9 @@ def _priority(given: int | None, default: int | None) -> int | None:
     if priority is not None and (not isinstance(priority, int) or not 0 <= priority <= 255):
         raise ValueError(f"priority is {priority!r}: give a number from 0 (lowest) to 255")
     return priority
+
+
+@cache
+def _writer(pid: int) -> event.EventWriter:
+    """Makes this process's events; *pid* makes a forked child have its own."""
+    return event.EventWriter(_origin(pid), pid, clock.hours_west())

@@ -85,9 +85,9 @@ class Timetable:
             },
             **{key: value for key, value in options.items() if key in _ENTRY_OPTIONS},
         }
-        entry = self._read(name, given)
+        entry = self.read(name, given)
         there = self._conf.beat_schedule.setdefault(name, given)
-        if there is not given and self._read(name, there) != entry:
+        if there is not given and self.read(name, there) != entry:
             raise _taken(name)
         return name
 
@@ -98,7 +98,7 @@ class Timetable:
 
     def entries(self) -> "dict[str, schedules.Entry]":
         """All entries by name; ConfigurationError names the one that is wrong."""
-        found = {name: self._read(name, given) for name, given in self._conf.beat_schedule.items()}
+        found = {name: self.read(name, given) for name, given in self._conf.beat_schedule.items()}
         for entry in self._own(self._tasks.values()):
             if entry.name in found:
                 raise _taken(entry.name)
@@ -111,9 +111,10 @@ class Timetable:
                 said = task.schedule
                 if not isinstance(said, Mapping) or "schedule" not in said:
                     said = {"schedule": said}
-                yield self._read(task.name, {**said, "task": task.name})
+                yield self.read(task.name, {**said, "task": task.name})
 
-    def _read(self, name: str, given: object) -> "schedules.Entry":
+    def read(self, name: str, given: object) -> "schedules.Entry":
+        """The entry *name* that *given* describes; ConfigurationError if it cannot be sent."""
         entry = schedules.read_entry(name, given, timezone=self._conf.timezone)
         try:
             Options.merged(entry.options)

@@ -11,7 +11,7 @@ FLOORS = """
     __main__
     cli
     worker  beat  testing
-    locate  deadletters  beat.stores
+    locate  deadletters  beat.stores  events
     taskq
     app
     client  broker  backends
@@ -31,6 +31,7 @@ THIRD_PARTIES = {
     "msgpack": ("wire.codec", "worker"),
     "pika": (
         "broker.amqp",
+        "broker.amqp_broadcast",
         "broker.amqp_intake",
         "broker.amqp_lease",
         "broker.amqp_outlet",
@@ -57,6 +58,7 @@ PURE = (
     "schedules",
     "broker.topology",
     "client.router",
+    "events.state",
     "beat.agenda",
     "beat.policy",
     "worker.dispatcher",

@@ -269,6 +269,7 @@ def test_letters_in_the_hands_of_a_process_that_ends_are_given_back_in_order(
         assert sent[0] == json.loads(lines.readline())["id"]
         wait_until(lambda: site.count("q1.dead") == 0, "all letters to be in its hands")
         exporting.send_signal(number)
+        lines.read()  # what it still writes
         exporting.communicate(timeout=30)
         assert exporting.returncode == (1 if number == signal.SIGINT else -number)
 
@@ -331,9 +332,11 @@ def test_delayed_tasks_whose_queue_was_deleted_are_found_and_sent_to_it(
 ) -> None:
     site, shell = Site(rabbit.url), Shell(rabbit.url, tmp_path)
     app = site.app()
-    late = app.send_task("tasks.record", args=(1,), queue="gone", countdown=1)
+    app.send_task("tasks.record", args=(1,), queue="gone", countdown=2)
+    wait_until(lambda: site.count("gone"), "a task in the queue")
     with rabbit.channel() as channel:
         channel.queue_delete("gone")
+    late = app.send_task("tasks.record", args=(1,), queue="gone", countdown=1)
     wait_until(lambda: site.count("taskq.undeliverable"), "the message to have no queue")
 
     (listed,) = shell.told("list", "--broker", site.url)

@@ -26,9 +26,9 @@ test: $(VENV)/installed-dev servers ## install the servers that tests need, run 
 	$(BIN)/python -m pytest
 	@$(MAKE) --no-print-directory $(OTHER_PYTHONS:%=portable-%)
 
-test-long: $(VENV)/installed-dev servers ## faults with ten times as many tasks, schedules in full
-	TASKQ_TEST_SCALE=10 $(BIN)/python -m pytest tests/faults tests/unit/test_crontab_oracles.py \
-	    --timeout 1800 -s
+test-long: $(VENV)/installed-dev servers ## faults, histories and schedules in full: takes an hour
+	TASKQ_TEST_SCALE=10 $(BIN)/python -m pytest tests/faults tests/unit/test_dispatcher.py \
+	    tests/unit/test_crontab_oracles.py --timeout 3600 -vv
 
 bench: $(VENV)/installed-bench servers ## measure taskq beside its peers, or some rows of it: ROWS=1,3
 	$(BIN)/python -m benchmarks $(or $(ROWS),--report)

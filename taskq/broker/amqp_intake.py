@@ -13,6 +13,7 @@ from typing import Any
 from pika.channel import Channel
 from pika.exceptions import ChannelClosedByBroker
 
+from taskq import clock
 from taskq.broker import fastpath, topology
 from taskq.broker.base import BrokerOptions, Delivery, Queue
 from taskq.broker.connection import Link, Scratch, ignore, why
@@ -23,6 +24,8 @@ from taskq.wire.message import Message
 
 #: Seconds between two looks at the queues that bring nothing.
 _LOOK_INTERVAL = 5.0
+#: After so many looks that found nothing at all to do, consuming begins anew.
+_IDLE_LOOKS = 12
 
 
 class AmqpIntake:
@@ -35,7 +38,8 @@ class AmqpIntake:
     A consumer may be dead without anybody being told: when a quorum queue is deleted and declared
     again at once, RabbitMQ 3.10 cancels nobody, and delivers no more.  So a queue that is silent is
     looked at now and then; messages that stay in it while there is room for them say that the
-    connection is of no use.
+    connection is of no use.  What such a consumer was given in vain is in no count, and comes back
+    only when its channel is closed: that happens to every channel that has been idle for a minute.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class AmqpIntake:
         self._looker: Timer | None = None
         self._lively: set[str] = set()  # queues that brought something since the last look
         self._doubted: set[str] = set()  # ... that at the last look had something, and did not
+        self._idle = 0  # looks in a row
 
     def consume(self, queues: Sequence[Queue], window: int) -> None:
         self._window = window
@@ -283,7 +288,9 @@ class AmqpIntake:
         arrivals = topology.arrivals(queue.name, self._options.dead_letter_max_length)
         self._start(queue, *arrivals)
 
-    def _channel_closed(self, _channel: Channel, error: Exception) -> None:
+    def _channel_closed(self, channel: Channel, error: Exception) -> None:
+        if channel is not self._channel:
+            return
         self._channel = None
         self._hold = None
         if isinstance(error, ChannelClosedByBroker):
@@ -292,6 +299,7 @@ class AmqpIntake:
     # -- the watchdog ------------------------------------------------------------------------
 
     def _look_later(self) -> None:
+        self._cancel_looker()
         self._looker = self._loop.call_later(_LOOK_INTERVAL, self._look)
 
     def _look(self) -> None:
@@ -301,9 +309,14 @@ class AmqpIntake:
             for queue in self._consumers.keys() - self._lively
             if not _is_exclusive(self._wanted[queue])
         )
+        is_idle = len(silent) == len(self._consumers) and not self._unsettled
+        self._idle = self._idle + 1 if is_idle else 0
         self._lively.clear()
         if not silent:
             self._look_later()
+            return
+        if self._idle == _IDLE_LOOKS:
+            self._begin_anew()
             return
 
         def ask(channel: Channel) -> None:
@@ -328,6 +341,29 @@ class AmqpIntake:
 
         if self._connection.is_open:
             self._connection.channel(on_open_callback=opened)
+            self._await_answer()
+
+    def _begin_anew(self) -> None:
+        """Change over to a fresh channel while nothing is in hand."""
+        if self._channel is not None and self._connection.is_open:
+            channel, self._channel, self._hold = self._channel, None, None
+            self._forget_consumers()
+            del self._connection.reader.deliveries[channel.channel_number]
+            channel.close()
+            self._connection.channel(on_open_callback=self._channel_opened)
+            self._await_answer()
+
+    def _await_answer(self) -> None:
+        """Give the connection up if nothing at all is heard, where no heartbeats tell that."""
+        asked, timeout = clock.monotonic(), self._options.declare_timeout
+
+        def judge() -> None:
+            if self._connection.heard < asked:
+                self._connection.abandon(f"no word from it for {timeout:g} s")
+            else:
+                self._await_answer()
+
+        self._looker = self._loop.call_later(timeout, judge)
 
     def _looked(self, queue: str, found: int | str) -> None:
         """*found* so many messages in *queue*, or why the broker does not say: twice is enough."""
@@ -341,20 +377,27 @@ class AmqpIntake:
                 f"it delivers nothing from queue {queue!r}, found there: {found}"
             )
 
-    def _stop_looking(self) -> None:
+    def _cancel_looker(self) -> None:
         if self._looker is not None:
             self._looker.cancel()
             self._looker = None
+
+    def _stop_looking(self) -> None:
+        self._cancel_looker()
         self._lively.clear()
         self._doubted.clear()
+
+    def _forget_consumers(self) -> None:
+        self._consumers.clear()
+        self._queues.clear()
+        self._short.clear()
+        self._idle = 0
 
     def _down(self, reason: str, _error: BaseException) -> None:
         self._stop_looking()
         self._channel = None
         self._hold = None
-        self._consumers.clear()
-        self._queues.clear()
-        self._short.clear()
+        self._forget_consumers()
         self._unsettled.clear()
         self._acked.clear()
         self._on_lost(reason)

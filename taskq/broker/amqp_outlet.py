@@ -41,6 +41,11 @@ _REJECTED = RetryPolicy(limit=5, backoff=0.05, jitter=False)
 #: from then on, and rejects each message for the queue; a channel that is opened later is not so.
 _STALE = 0.5
 
+#: A queue that was deleted is declared again after so many seconds.  RabbitMQ 3.10 takes about 0.03
+#: to tell its consumers that it is gone; if it is there again by then, they never hear of it, and
+#: get nothing any more.
+_MOURNING = 0.5
+
 #: How RabbitMQ begins its answer to who looks for what is not there, or binds to it.
 _NOT_THERE = ("NOT_FOUND - no exchange", "NOT_FOUND - no queue")
 
@@ -87,7 +92,7 @@ class AmqpOutlet:
 
         held        no connection, an alarm, or caution (see `_stumble`)
         planned     waits for a declaration
-        resting     was rejected, and is tried again in a moment
+        resting     was rejected or came back, and is tried again in a moment
         unconfirmed written on this channel
     """
 
@@ -369,8 +374,7 @@ class AmqpOutlet:
             elif (letter.route.declare or letter.due is not None) and not letter.mended:
                 # What its route needs was there, and is gone.
                 letter.mended, letter.returned = True, None
-                self._forget(letter)
-                self._held.append(letter)
+                self._rest(letter, _MOURNING, self._mend)
             else:
                 why_not = f"unroutable ({letter.returned}): no queue is bound for it"
                 self._fail(letter, why_not, Undeliverable)
@@ -390,9 +394,16 @@ class AmqpOutlet:
             self._fail(letter, "the broker rejected it (is the queue full?)")
             return
         letter.returned = None  # by one queue of several
+        self._rest(letter, _REJECTED.delay_before(letter.rejections), self._rested)
+
+    def _rest(self, letter: _Letter, delay: float, then: Callable[[_Letter], None]) -> None:
         self._resting.add(letter)
-        delay = _REJECTED.delay_before(letter.rejections)
-        self._loop.call_later(delay, partial(self._rested, letter))
+        self._loop.call_later(delay, partial(then, letter))
+
+    def _mend(self, letter: _Letter) -> None:
+        if letter in self._resting:
+            self._forget(letter)
+            self._rested(letter)
 
     def _rested(self, letter: _Letter) -> None:
         if letter in self._resting:  # not if the connection was lost meanwhile
@@ -485,6 +496,10 @@ class AmqpOutlet:
         for letter in late:
             self._fail(letter, self._link.reason if stopped else "no confirm in time")
         self._held = deque(letter for letter in self._held if letter.done is not None)
+        if late and not stopped and not self._options.heartbeat:
+            timeout = self._options.publish_timeout
+            if self._connection.heard < now - timeout:  # no heartbeats would tell
+                self._connection.abandon(f"no word from it for {timeout:g} s")
 
     def _fail(
         self, letter: _Letter, reason: str, refused: type[PublishRefused] = PublishRefused

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import pytest
 
@@ -32,6 +33,36 @@ AT_ONCE = 8
 WINDOW = 16
 
 
+class Account(NamedTuple):
+    """How many tasks ended in which way, in one run."""
+
+    #: Calls that returned, those that nobody knows of, and those that certainly failed.
+    sent: int
+    unknown: int = 0
+    refused: int = 0
+    #: Where the tasks were found at the end.
+    done: int = 0
+    dead: int = 0
+    queued: int = 0
+    #: Those that went with a queue which an operator deleted.
+    deleted: int = 0
+    #: Runs that were not the first of their task.
+    again: int = 0
+
+
+class Tally(Protocol):
+    """Keeps the account of a test for the table that ends a long run (see `conftest`)."""
+
+    def __call__(self, account: Account) -> None:
+        """Keep *account*."""
+
+
+@pytest.fixture
+def tally(record_property: Callable[[str, object], None]) -> Tally:
+    """Keeps this test's account."""
+    return lambda account: record_property("account", account)
+
+
 class Flood:
     """A running producer (`steady.py`): *outcomes* tells of each id what became of its call."""
 
@@ -41,6 +72,11 @@ class Flood:
         self._process = subprocess.Popen(
             [*command, str(file)], env=os.environ | env, stdin=subprocess.DEVNULL
         )
+
+    @property
+    def pid(self) -> int:
+        """The process id of the producer."""
+        return self._process.pid
 
     def outcomes(self) -> dict[str, str]:
         return dict(line.split() for line in self._file.read_text().splitlines(keepends=True))
@@ -64,11 +100,14 @@ class Flood:
 class Arena:
     """One broker, its workers, and one queue `q1`."""
 
-    def __init__(self, site: Site, start: StartWorker, ledger: Ledger, folder: Path) -> None:
+    def __init__(
+        self, site: Site, start: StartWorker, ledger: Ledger, folder: Path, tally: Tally
+    ) -> None:
         self.site = site
         self.ledger = ledger
         self._start = start
         self._folder = folder
+        self._tally = tally
         self._floods: list[Flood] = []
         self.workers: list[WorkerProcess] = []
 
@@ -83,14 +122,20 @@ class Arena:
         return worker
 
     def flood(
-        self, *, seconds: float = 0.001, pause: float = 0.0, url: str | None = None, **env: str
+        self,
+        *,
+        count: int = COUNT,
+        seconds: float = 0.001,
+        pause: float = 0.0,
+        url: str | None = None,
+        **env: str,
     ) -> Flood:
-        """A producer that makes COUNT calls of a task that takes *seconds*.
+        """A producer that makes *count* calls of a task that takes *seconds*.
 
         Each of its threads sleeps *pause* seconds after each call, so that it has not ended before
         the faults have come.
         """
-        numbers = map(str, (COUNT, AT_ONCE, pause, seconds))
+        numbers = map(str, (count, AT_ONCE, pause, seconds))
         command = [sys.executable, str(PRODUCER), url or self.site.url, "q1", *numbers]
         self._floods.append(Flood(command, self._folder / f"outcomes-{len(self._floods)}", env))
         return self._floods[-1]
@@ -121,10 +166,18 @@ class Arena:
         assert len(gone) <= deleted
         assert_conserved(confirmed - gone, self.ledger, dead=dead, queued=queued, unknown=unknown)
         found = self.ledger.repeats()
-        print(
-            f"{len(confirmed)} confirmed, {len(unknown)} unknown, {len(self._ids('refused'))} "
-            f"refused, {len(gone)} of {deleted} deleted; {found} of at most {repeats} ran again"
+        account = Account(
+            sent=len(confirmed),
+            unknown=len(unknown),
+            refused=len(self._ids("refused")),
+            done=len(set(self.ledger.ids())),
+            dead=len(dead),
+            queued=len(queued),
+            deleted=len(gone),
+            again=found,
         )
+        print(account)
+        self._tally(account)
         assert found <= repeats
 
     def _ids(self, outcome: str) -> set[str]:
@@ -153,11 +206,13 @@ MakeArena = Callable[[Site], Arena]
 
 
 @pytest.fixture
-def arena_on(worker_process: StartWorker, ledger: Ledger, tmp_path: Path) -> Iterator[MakeArena]:
+def arena_on(
+    worker_process: StartWorker, ledger: Ledger, tmp_path: Path, tally: Tally
+) -> Iterator[MakeArena]:
     arenas: list[Arena] = []
 
     def make(site: Site) -> Arena:
-        arenas.append(Arena(site, worker_process, ledger, tmp_path))
+        arenas.append(Arena(site, worker_process, ledger, tmp_path, tally))
         return arenas[-1]
 
     yield make

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.faults.arena import COUNT, PATIENCE, SCALE, MakeArena
+from tests.faults.arena import COUNT, PATIENCE, SCALE, Account, MakeArena, Tally
 from tests.support.postgres import PostgresServer
 from tests.support.rabbit import Rabbit
 from tests.support.redis_server import RedisServer
@@ -13,7 +13,7 @@ from tests.support.site import Site
 
 @pytest.mark.parametrize("store", ["own_redis", "own_postgres"])
 def test_every_result_arrives_when_the_store_is_stopped_and_killed(
-    store: str, request: pytest.FixtureRequest, arena_on: MakeArena, rabbit: Rabbit
+    store: str, request: pytest.FixtureRequest, arena_on: MakeArena, rabbit: Rabbit, tally: Tally
 ) -> None:
     server: RedisServer | PostgresServer = request.getfixturevalue(store)
     url = server.url if store == "own_redis" else f"db+{server.url}"
@@ -38,3 +38,4 @@ def test_every_result_arrives_when_the_store_is_stopped_and_killed(
     assert {each.id for each in results} == set(arena.ledger.ids())
     # A result that is on its way when the store goes is stored again, not its task run again.
     assert 0 == arena.ledger.repeats()
+    tally(Account(sent=COUNT, done=len(arena.ledger.ids())))

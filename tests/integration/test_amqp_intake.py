@@ -5,8 +5,10 @@ import struct
 import pika
 import pytest
 
+from taskq.broker import amqp_intake, topology
 from taskq.broker.base import Queue
 from tests.support.amqp import Bench, message, to
+from tests.support.proxy import Proxy
 
 
 def put(rabbit, queue, *names, **properties):
@@ -234,6 +236,84 @@ def test_a_silent_broker_is_given_up(rabbit, rabbit_through_proxy):
         bench.close()
 
     assert hands.lost[0].startswith("no word from it for")
+
+
+@pytest.mark.parametrize("heartbeat", [1.0, 0.0])
+@pytest.mark.parametrize("fault", [Proxy.deafen, Proxy.mute])
+def test_a_connection_that_is_dead_in_one_direction_is_given_up(
+    fault, heartbeat, rabbit, rabbit_through_proxy, monkeypatch
+):
+    monkeypatch.setattr(amqp_intake, "_LOOK_INTERVAL", 0.2)
+    bench = Bench(rabbit_through_proxy.url, heartbeat=heartbeat, declare_timeout=1.0)
+    try:
+        hands = bench.intake(Queue("q"))
+        hands.wait_ready()
+
+        fault(rabbit_through_proxy)
+        bench.until(lambda: hands.lost, "the watchdog")
+        rabbit_through_proxy.resume()
+        put(rabbit, "q", "one")
+        hands.wait()
+    finally:
+        bench.close()
+
+    assert ["one"] == hands.names()
+
+
+def replace_unnoticed(rabbit, queue):
+    """Delete *queue* and declare it again so soon that RabbitMQ 3.10 tells no consumer."""
+    with rabbit.channel() as channel:
+        channel.queue_delete(queue)
+        channel.queue_declare(queue, durable=True, arguments=topology.arguments(Queue(queue), 1))
+
+
+def test_messages_that_wait_although_there_is_room_end_in_a_new_connection(
+    bench, rabbit, monkeypatch
+):
+    monkeypatch.setattr(amqp_intake, "_LOOK_INTERVAL", 0.2)
+    names = [f"m{number}" for number in range(10)]
+    hands = bench.intake(Queue("q"), window=3)
+    hands.wait_ready()
+    hands.on_delivery = hands.intake.ack
+
+    replace_unnoticed(rabbit, "q")
+    put(rabbit, "q", *names)
+    hands.wait(10)
+
+    assert sorted(names) == sorted(hands.names())
+    # Unless a slow machine left RabbitMQ the time to tell of the deletion.
+    assert all(reason.startswith("it delivers nothing from queue 'q'") for reason in hands.lost)
+
+
+def test_what_a_forgotten_consumer_was_given_comes_back(bench, rabbit, monkeypatch):
+    """It is in no count of the queue: only a channel that ends gives it back."""
+    monkeypatch.setattr(amqp_intake, "_LOOK_INTERVAL", 0.1)
+    hands = bench.intake(Queue("q"), window=10)
+    hands.wait_ready()
+    hands.on_delivery = hands.intake.ack
+
+    replace_unnoticed(rabbit, "q")
+    put(rabbit, "q", "one", "two")
+    hands.wait(2)
+
+    assert ["one", "two"] == sorted(hands.names())
+
+
+def test_a_resumed_queue_brings_no_second_window(bench):
+    names = [f"m{number}" for number in range(20)]
+    hands = bench.intake(Queue("q"), window=5)
+    hands.wait_ready()
+    send_all(bench, "q", *names)
+    hands.wait(5)
+
+    hands.intake.pause()
+    hands.intake.add(Queue("q"))
+    for settled in range(20):
+        hands.wait(min(20, settled + 5))
+        assert len(hands.got) - settled <= 5
+        hands.intake.ack(hands.got[settled])
+
+    assert set(names) == set(hands.names())
 
 
 def test_a_queue_deleted_under_its_consumer_is_declared_again(bench, rabbit, caplog):

@@ -8,6 +8,7 @@ from taskq.broker.amqp import AmqpBroker
 from taskq.broker.base import BrokerOptions, Queue, Route
 from taskq.errors import BrokerUnavailable, PublishRefused, PublishUnconfirmed
 from tests.support.amqp import Bench, message, to
+from tests.support.proxy import Proxy
 
 
 def test_a_published_message_is_in_its_queue_when_it_is_done(bench, rabbit):
@@ -284,6 +285,45 @@ def test_a_message_without_a_confirm_is_unconfirmed_and_not_refused(rabbit_throu
         bench.close()
 
 
+def test_the_consumers_of_a_deleted_queue_hear_of_it_before_it_is_declared_again(bench, rabbit):
+    hands = bench.intake(Queue("q"))
+    hands.wait_ready()
+    outlet = bench.outlet()
+    bench.send(outlet, to("q"), "before")
+    bench.confirm("before")
+
+    with rabbit.channel() as channel:
+        channel.queue_delete("q")
+    bench.send(outlet, to("q"), "after")
+    hands.wait(2)
+
+    assert ["before", "after"] == hands.names()
+    assert [] == hands.lost
+
+
+@pytest.mark.parametrize("fault", [Proxy.deafen, Proxy.mute])
+def test_without_heartbeats_a_missing_confirm_tells_that_the_connection_is_dead(
+    fault, rabbit_through_proxy
+):
+    bench = Bench(rabbit_through_proxy.url, heartbeat=0.0, publish_timeout=0.5)
+    outlet = bench.outlet()
+    try:
+        bench.send(outlet, to("q"), "one", timeout=30)
+        bench.confirm("one")
+        taken = rabbit_through_proxy.taken
+
+        fault(rabbit_through_proxy)
+        bench.send(outlet, to("q"), "two")
+        bench.until(lambda: rabbit_through_proxy.taken > taken, "another connection")
+        rabbit_through_proxy.resume()
+        bench.send(outlet, to("q"), "three", timeout=30)
+        bench.confirm("three")
+    finally:
+        bench.close()
+
+    assert isinstance(bench.done["two"], PublishUnconfirmed)
+
+
 def test_an_alarm_holds_messages_back_and_they_are_sent_after_it(bench, rabbit, caplog):
     outlet = bench.outlet()
     bench.send(outlet, to("q"), "before")
@@ -375,6 +415,24 @@ def test_counting_asks_the_first_broker_that_answers(rabbit):
 
     assert 1 == AmqpBroker(BrokerOptions(urls)).count("q")
     assert 0 == AmqpBroker(BrokerOptions(urls)).count("no-such-queue")
+
+
+def test_a_queue_whose_leader_is_slow_is_counted_all_the_same(rabbit):
+    with rabbit.channel() as channel:
+        channel.queue_declare("q", durable=True, arguments={"x-queue-type": "quorum"})
+        channel.confirm_delivery()
+        channel.basic_publish("", "q", b"")
+    vhost = rabbit.url.rpartition("/")[2]
+    leader = (
+        f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"{vhost}">>, queue, <<"q">>)), '
+        "{Name, _} = amqqueue:get_pid(Q), "
+    )
+
+    rabbit.ctl(
+        "eval", f"{leader} sys:suspend(Name), timer:apply_after(1000, sys, resume, [Name]), ok."
+    )
+
+    assert 1 == AmqpBroker(BrokerOptions((rabbit.url,))).count("q")
 
 
 def test_counting_without_a_broker_says_why():

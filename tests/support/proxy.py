@@ -25,7 +25,7 @@ class Proxy:
     """Stands between clients and the server of *url*, on a port of its own and in a thread.
 
     Every call has taken effect when it returns.  Bytes on their way are lost by `drop` and `cut`,
-    and kept by `stall` and `deafen`.
+    and kept by `stall`, `deafen` and `mute`.
     """
 
     #: How many connections were taken so far.
@@ -44,6 +44,8 @@ class Proxy:
         self._flowing.set()
         self._answering = asyncio.Event()
         self._answering.set()
+        self._asking = asyncio.Event()
+        self._asking.set()
         self.port = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -78,6 +80,10 @@ class Proxy:
     def deafen(self) -> None:
         """Carry nothing to clients until `resume`, while what they write still arrives."""
         self._do(self._call(self._answering.clear))
+
+    def mute(self) -> None:
+        """Carry nothing to the server until `resume`, while what it writes arrives."""
+        self._do(self._call(self._asking.clear))
 
     def resume(self) -> None:
         """Carry bytes again, those that were held back first."""
@@ -131,6 +137,7 @@ class Proxy:
     async def _resume(self) -> None:
         self._flowing.set()
         self._answering.set()
+        self._asking.set()
         self.holding = False
 
     async def _half_close(self) -> None:
@@ -169,6 +176,8 @@ class Proxy:
             if writer in self._clients:
                 self.holding = not self._answering.is_set()
                 await self._answering.wait()
+            else:
+                await self._asking.wait()
             if self._rate:
                 await asyncio.sleep(len(data) / self._rate)
             writer.write(data)

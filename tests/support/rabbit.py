@@ -390,12 +390,18 @@ def own_rabbit(own_rabbit_node: RabbitNode) -> Rabbit:
     return Rabbit(own_rabbit_node)
 
 
-@pytest.fixture
-def rabbit_cluster() -> Iterator[RabbitCluster]:
-    """A cluster of three running nodes that the test may stop and kill one by one."""
+@pytest.fixture(scope="module")
+def rabbit_cluster_nodes() -> Iterator[RabbitCluster]:
+    """A cluster that this module's tests may stop and kill."""
     cluster = RabbitCluster()
     try:
-        cluster.start()
         yield cluster
     finally:
         cluster.close()
+
+
+@pytest.fixture
+def rabbit_cluster(rabbit_cluster_nodes: RabbitCluster) -> RabbitCluster:
+    """A cluster of three running nodes that the test may stop and kill one by one."""
+    rabbit_cluster_nodes.start()
+    return rabbit_cluster_nodes

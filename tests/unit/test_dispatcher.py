@@ -1,6 +1,7 @@
 """The dispatcher under chosen and under random histories."""
 
 import itertools
+import os
 from collections import Counter
 
 from hypothesis import settings
@@ -749,4 +750,8 @@ class RandomHistory(RuleBasedStateMachine):
 
 
 TestRandomHistory = RandomHistory.TestCase
-TestRandomHistory.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestRandomHistory.settings = settings(
+    max_examples=150 * int(os.environ.get("TASKQ_TEST_SCALE", "1")) ** 2,
+    stateful_step_count=40,
+    deadline=None,
+)

@@ -1,12 +1,9 @@
 """taskq: background work on RabbitMQ, or on one SQLite file; the public names and nothing else."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from taskq import hooks, schedules
-from taskq.app import TaskQ, shared_task
-from taskq.client.options import Signature
-from taskq.client.result import AsyncResult, EagerResult
-from taskq.client.task import Task
+from taskq import hooks
 from taskq.errors import (
     BackendUnavailable,
     BrokerUnavailable,
@@ -33,6 +30,10 @@ from taskq.errors import (
 )
 
 if TYPE_CHECKING:
+    from taskq.app import TaskQ, shared_task
+    from taskq.client.options import Signature
+    from taskq.client.result import AsyncResult, EagerResult
+    from taskq.client.task import Task
     from taskq.schedules import clocked, crontab, schedule
 
 __all__ = [
@@ -71,11 +72,27 @@ __all__ = [
 ]
 
 
+#: Where the other names live.  They are imported when they are first asked for: the parent of a
+#: worker needs none of them, and would be twice as large.
+_HOMES = {
+    "AsyncResult": "taskq.client.result",
+    "EagerResult": "taskq.client.result",
+    "Signature": "taskq.client.options",
+    "Task": "taskq.client.task",
+    "TaskQ": "taskq.app",
+    "clocked": "taskq.schedules",
+    "crontab": "taskq.schedules",
+    "schedule": "taskq.schedules",
+    "shared_task": "taskq.app",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name == "__version__":  # looked up only when it is asked for, because that reads files
+    if name == "__version__":
         from importlib.metadata import version
 
         return version("taskq")
-    if name in ("clocked", "crontab", "schedule"):  # not everybody has a schedule
-        return getattr(schedules, name)
+    if name in _HOMES:
+        globals()[name] = found = getattr(import_module(_HOMES[name]), name)
+        return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,32 +1,65 @@
 """The root of the command line: finds the subcommand and turns taskq's errors into exit codes.
 
+A command's module is imported when that command is used: a worker would carry all the others along.
 Exit codes: 0 done, 1 failed, 2 wrong use, 3 the app cannot be used.
 """
 
 import sys
-from importlib.metadata import version
+from difflib import get_close_matches
+from importlib import import_module
 
 import click
 
-from taskq.cli.beat import beat
-from taskq.cli.dead import dead
-from taskq.cli.healthcheck import healthcheck
-from taskq.cli.schedule import schedule
-from taskq.cli.worker import worker
 from taskq.errors import ConfigurationError, TaskqError
 
+#: The commands, which are named as their modules, and what they are for.
+COMMANDS = {
+    "beat": "Send what is due by the schedule.",
+    "dead": "Look at dead letters, send them again, throw them away.",
+    "healthcheck": "Whether a worker on this host is ready.",
+    "schedule": "Show and change the schedule while beat runs.",
+    "worker": "Run tasks.",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version("taskq"), prog_name="taskq")
+
+class _Commands(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command:
+        if name not in COMMANDS:
+            near = get_close_matches(name, COMMANDS, 1)
+            meant = f"did you mean {near[0]!r}? " if near else ""
+            ctx.fail(f"there is no command {name!r}; {meant}taskq --help lists them")
+        command: click.Command = getattr(import_module(f"taskq.cli.{name}"), name)
+        return command
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+
+def _show_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"taskq, version {version('taskq')}")
+        ctx.exit()
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
 def cli() -> None:
     """Background work on RabbitMQ, or on one file."""
-
-
-cli.add_command(worker)
-cli.add_command(beat)
-cli.add_command(schedule)
-cli.add_command(healthcheck)
-cli.add_command(dead)
 
 
 def main() -> None:

@@ -26,9 +26,11 @@ Child to parent::
 """
 
 import socket
+import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, Final, Protocol
 
 import msgpack
@@ -64,7 +66,25 @@ _CHUNKS = 64
 #: travel together.  If the next job takes long the parent finds it on the slate.
 _HOLD = 0.001
 
+#: A body above this size is written from where it lies, because to copy it takes longer.
+_LARGE = 1 << 15
+#: So many pieces are written at once; every system takes as many (`IOV_MAX`).
+_PIECES = 64
+
+_packer = msgpack.Packer(use_bin_type=True, autoreset=False)
+_BINARY = struct.Struct(">BI")
+
 pack: Callable[[Any], bytes] = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+
+
+def pack_but_body(frame: Frame) -> bytes:
+    """*frame* without the bytes that end it: what `pack` would write before them."""
+    _packer.pack_array_header(len(frame))
+    for part in frame[:-1]:
+        _packer.pack(part)
+    packed: bytes = _packer.bytes() + _BINARY.pack(0xC6, len(frame[-1]))  # bin 32
+    _packer.reset()
+    return packed
 
 
 def unpacker() -> Any:
@@ -105,6 +125,8 @@ class ParentLine:
         self._on_end = on_end
         self._unpacker = unpacker()
         self._outgoing: deque[bytes | memoryview] = deque()
+        #: Some of that is too large to be joined with the rest.
+        self._has_large = False
         self._flush_planned = False
         self._watching = Loop.READ
         self._open = True
@@ -115,7 +137,12 @@ class ParentLine:
         """Queue *frame*; it is written at the end of this turn, or as the child reads."""
         if not self._open:
             return
-        self._outgoing.append(pack(frame))
+        body = frame[-1]
+        if type(body) is bytes and len(body) > _LARGE:
+            self._outgoing += (pack_but_body(frame), body)
+            self._has_large = True
+        else:
+            self._outgoing.append(pack(frame))
         if not self._flush_planned:
             self._flush_planned = True
             self._loop.at_turn_end(self._flush)
@@ -163,23 +190,25 @@ class ParentLine:
         if not self._open:
             return
         outgoing = self._outgoing
-        if len(outgoing) > 1:
+        if len(outgoing) > 1 and not self._has_large:
             joined = b"".join(outgoing)
             outgoing.clear()
             outgoing.append(joined)
         while outgoing:
-            piece = outgoing[0]
             try:
-                sent = self._sock.send(piece)
+                sent = self._sock.sendmsg(islice(outgoing, _PIECES))
             except BlockingIOError:
                 break
             except OSError:  # the child is gone; its end is noticed by the reader
                 outgoing.clear()
                 break
-            if sent == len(piece):
-                outgoing.popleft()
-            else:
-                outgoing[0] = memoryview(piece)[sent:]
+            while sent:
+                piece = outgoing.popleft()
+                if sent < len(piece):
+                    outgoing.appendleft(memoryview(piece)[sent:])
+                    break
+                sent -= len(piece)
+        self._has_large = self._has_large and bool(outgoing)
         self._watch(read=bool(self._watching & Loop.READ), write=bool(outgoing))
 
     def _watch(self, *, read: bool, write: bool) -> None:

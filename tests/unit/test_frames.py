@@ -49,7 +49,8 @@ def test_a_frame_larger_than_every_buffer_crosses_both_ways() -> None:
     reader = threading.Thread(target=lambda: received.extend(pair.child.frames()))
     reader.start()
 
-    pair.parent.send([frames.RUN, 1, large])
+    pair.parent.send([frames.RUN, 1, "before", large])
+    pair.parent.send([frames.RUN, 2, b"small"])
     pair.parent.send([frames.STOP])
     while reader.is_alive():
         pair.loop.turn(0.1)
@@ -59,7 +60,7 @@ def test_a_frame_larger_than_every_buffer_crosses_both_ways() -> None:
         pair.loop.turn(1.0)
     writer.join()
 
-    assert [[frames.RUN, 1, large]] == received
+    assert [[frames.RUN, 1, "before", large], [frames.RUN, 2, b"small"]] == received
     assert [[frames.DONE, 1, large]] == pair.heard
     pair.close()
 

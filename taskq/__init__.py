@@ -72,6 +72,9 @@ __all__ = [
 ]
 
 
+#: The only place that says it.
+__version__ = "0.1.0"
+
 #: Where the other names live.  They are imported when they are first asked for: the parent of a
 #: worker needs none of them, and would be twice as large.
 _HOMES = {
@@ -88,10 +91,6 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("taskq")
     if name in _HOMES:
         globals()[name] = found = getattr(import_module(_HOMES[name]), name)
         return found

@@ -10,6 +10,7 @@ from importlib import import_module
 
 import click
 
+from taskq import __version__
 from taskq.errors import ConfigurationError, TaskqError
 
 #: The commands, which are named as their modules, and what they are for.
@@ -41,23 +42,8 @@ class _Commands(click.Group):
             formatter.write_dl(sorted(COMMANDS.items()))
 
 
-def _show_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
-    if wanted and not ctx.resilient_parsing:
-        from importlib.metadata import version
-
-        click.echo(f"taskq, version {version('taskq')}")
-        ctx.exit()
-
-
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--version",
-    is_flag=True,
-    expose_value=False,
-    is_eager=True,
-    callback=_show_version,
-    help="Show the version and exit.",
-)
+@click.version_option(__version__, prog_name="taskq")
 def cli() -> None:
     """Background work on RabbitMQ, or on one file."""
 

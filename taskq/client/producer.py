@@ -1,67 +1,22 @@
 """Publishing from any thread of a process: hand a message over, wait until the broker has it.
 
-A broker that needs a turning loop gets one thread here, with one connection, which every thread of
-the process shares; the loop turns while nobody publishes, so the connection keeps its heartbeats.
-Other brokers are called where the caller stands.  A forked child forgets what its parent had open,
+A broker that needs a turning loop gets one `line`, which every thread of the process shares.  Other
+brokers are called where the caller stands.  A forked child forgets what its parent had open,
 without touching it, and opens its own.
-
-::
-
-    caller threads ── inbox ──▶ I/O thread: loop + outlet ──▶ broker
-          ▲                            │
-          └──────── answers ◀──────────┘  one for each message: confirmed, refused, unknown
 """
 
 import atexit
 import os
 import threading
 import weakref
-from collections import deque
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 from taskq import clock
-from taskq.broker.base import Broker, Done, Outlet, Route
+from taskq.broker.base import Broker, Outlet, Route
+from taskq.client.line import GRACE, SILENCE, Line, Parcel, exchange
 from taskq.errors import PublishError, PublishRefused, PublishUnconfirmed, Undeliverable
-from taskq.loop import Loop
 from taskq.settings import PublishRetry
 from taskq.wire.message import Message
-
-#: An outlet answers within the timeout it is given; only a dead I/O thread needs this much more.
-_GRACE = 2.0
-
-#: `publish_many` has about this many messages on their way at most: each has all of its time, and a
-#: broker that takes them slowly is not flooded.
-_AT_ONCE = 1000
-#: What is broadcast is dropped while so much waits for the publishing thread.
-_FULL = 10_000
-#: It looks after so many of them whether that is so.
-_STEP = 250
-
-#: The answer to a message as long as there is none.
-_SILENCE = PublishUnconfirmed("the publishing thread gave no answer")
-
-
-class Parcel(NamedTuple):
-    """A message with its destination; with *due* (seconds since the epoch) it is delayed."""
-
-    message: Message
-    route: Route
-    due: float | None = None
-    #: False where the outlet may say that it has the message before the broker has it.
-    confirm: bool = True
-
-    def send(self, outlet: Outlet, done: Done, timeout: float) -> None:
-        """Give this parcel to *outlet*."""
-        outlet.publish(
-            self.message,
-            self.route,
-            done,
-            due=self.due,
-            timeout=timeout,
-            confirm=self.confirm,
-        )
 
 
 class Producer:
@@ -79,7 +34,7 @@ class Producer:
     def outlet(self) -> Outlet:
         """What this producer publishes through, opened if it is not; any thread may use it."""
         outlet = self._outlet
-        if outlet is None or (isinstance(outlet, _Line) and not outlet.alive):
+        if outlet is None or (isinstance(outlet, Line) and not outlet.alive):
             outlet = self._open()
         return outlet
 
@@ -161,9 +116,9 @@ class Producer:
 
     def _open(self) -> Outlet:
         with self._lock:
-            if self._outlet is None or (isinstance(self._outlet, _Line) and not self._outlet.alive):
+            if self._outlet is None or (isinstance(self._outlet, Line) and not self._outlet.alive):
                 if self._broker.needs_loop:
-                    self._outlet = _Line(self._broker)
+                    self._outlet = Line(self._broker)
                 else:
                     self._outlet = self._broker.outlet(None)
                 atexit.unregister(self.close)
@@ -172,19 +127,16 @@ class Producer:
 
     def _round(self, parcels: Sequence[Parcel], timeout: float) -> list[PublishError | None]:
         outlet = self.outlet
-        answers = _Answers(len(parcels))
-        for at, parcel in enumerate(parcels, 1):
-            parcel.send(outlet, partial(answers.put, at - 1), timeout)
-            if at % _STEP == 0:
-                answers.wait(at - _AT_ONCE, timeout + _GRACE)
-        return answers.wait(len(parcels), timeout + _GRACE)
+        if isinstance(outlet, Line):
+            return outlet.exchange(parcels, timeout).all
+        return exchange(outlet, parcels, timeout).all
 
     async def _ask(self, parcel: Parcel, deadline: float) -> PublishError | None:
         import asyncio
 
         outlet = self.outlet
         left = max(0.0, deadline - clock.monotonic())
-        if not isinstance(outlet, _Line):  # it publishes where it is called
+        if not isinstance(outlet, Line):  # it publishes where it is called
             (error,) = await asyncio.to_thread(self._round, [parcel], left)
             return error
         loop = asyncio.get_running_loop()
@@ -202,9 +154,9 @@ class Producer:
 
         parcel.send(outlet, done, left)
         try:
-            return await asyncio.wait_for(answer, left + _GRACE)
+            return await asyncio.wait_for(answer, left + GRACE)
         except TimeoutError:
-            return _SILENCE
+            return SILENCE
 
     def _named(self, error: PublishError, parcel: Parcel) -> PublishError:
         """*error* again, with the task, its id, the destination and the broker in its words."""
@@ -233,87 +185,6 @@ class Producer:
 def _may_pass(answer: PublishError | None) -> bool:
     """Whether *answer* is a refusal that another attempt may not meet."""
     return isinstance(answer, PublishRefused) and not isinstance(answer, Undeliverable)
-
-
-class _Line:
-    """A loop with an outlet in a thread of its own; an `Outlet` that any thread may use.
-
-    Everything but *_inbox* and *_called* is used by the thread alone once it runs.
-    """
-
-    def __init__(self, broker: Broker) -> None:
-        self._loop = Loop()
-        self._outlet = broker.outlet(self._loop)
-        self._inbox: deque[Callable[[], object]] = deque()
-        #: Whether the loop was asked to empty the inbox and has not begun to.
-        self._called = False
-        self._thread = threading.Thread(target=self._run, name="taskq-producer", daemon=True)
-        self._thread.start()
-
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
-
-    def publish(self, message: Message, route: Route, done: Done, **options: Any) -> None:
-        self._post(partial(self._outlet.publish, message, route, done, **options))
-
-    def _post(self, letter: Callable[[], object]) -> None:
-        self._inbox.append(letter)
-        if not self._called:
-            self._called = True
-            self._loop.add_callback(self._empty)
-
-    def broadcast(self, message: Message, exchange: str, routing_key: str) -> bool:
-        if len(self._inbox) >= _FULL:
-            return False
-        self._post(partial(self._outlet.broadcast, message, exchange, routing_key))
-        return True
-
-    def close(self, timeout: float = 5.0) -> None:
-        self._loop.add_callback(partial(self._end, timeout))
-        self._thread.join(timeout + _GRACE)
-
-    def _run(self) -> None:
-        try:
-            self._loop.start()
-        finally:
-            self._loop.close()
-
-    def _empty(self) -> None:
-        self._called = False  # before taking: what is added from now on calls again
-        while self._inbox:
-            self._inbox.popleft()()
-
-    def _end(self, timeout: float) -> None:
-        self._empty()
-        self._outlet.close(timeout)
-        self._loop.stop()
-
-
-class _Answers:
-    """What became of some messages that were sent together; put in by one thread."""
-
-    def __init__(self, count: int) -> None:
-        self._answers: list[PublishError | None] = [_SILENCE] * count
-        self._given = 0
-        self._awaited = 0
-        self._there = threading.Event()
-
-    def put(self, at: int, answer: PublishError | None) -> None:
-        self._answers[at] = answer
-        self._given += 1
-        if self._given == self._awaited:
-            self._there.set()
-
-    def wait(self, count: int, timeout: float) -> list[PublishError | None]:
-        """All answers once *count* of them are there, or after *timeout* seconds."""
-        deadline = clock.monotonic() + timeout
-        self._awaited = count
-        while self._given < count:
-            self._there.clear()  # what is put from now on is seen, either here or by the event
-            if self._given < count and not self._there.wait(deadline - clock.monotonic()):
-                break
-        return self._answers
 
 
 #: Every producer of this process, so that a fork reaches them.

@@ -20,8 +20,9 @@ from taskq import clock, hooks
 from taskq.broker.base import Done, Route
 from taskq.client.base import App
 from taskq.client.context import Request, current_request
+from taskq.client.line import Parcel
 from taskq.client.options import Options, Signature
-from taskq.client.producer import Parcel, Producer
+from taskq.client.producer import Producer
 from taskq.client.result import AsyncResult, hold
 from taskq.client.router import RouterTable
 from taskq.client.task import Again, Task

@@ -7,7 +7,6 @@ JSON line, so that a test can wait for the event itself instead of for time to p
 
 import json
 import logging
-import logging.handlers
 import os
 import sys
 from typing import Any, Literal
@@ -48,7 +47,17 @@ EVENTS: dict[str, tuple[int, str]] = {
     ),
     "broadcast-refused": (
         _WARNING,
-        "events cannot be sent: exchange {exchange!r} cannot be had: {reason}",
+        "nothing can be told to who listens: exchange {exchange!r} cannot be had: {reason}",
+    ),
+    "node-name-taken": (
+        _WARNING,
+        "{node} cannot be seen or controlled: another program has its mailbox ({reason}); tasks go "
+        "on, but give each node a name of its own (-n)",
+    ),
+    "log-unusable": (
+        _WARNING,
+        "the log {log!r} cannot be used, so workers do not learn what was decided before they "
+        "came: {reason}",
     ),
     # worker
     "app-broken": (_ERROR, "the app {app} cannot be used: {why}"),
@@ -68,8 +77,9 @@ EVENTS: dict[str, tuple[int, str]] = {
     "intake-resumed": (_INFO, "taking messages again"),
     "window-resized": (
         _DEBUG,
-        "holding {window} messages of each queue from now on, as tasks take so long",
+        "holding {window} messages of each queue from now on",
     ),
+    "pool-resized": (_INFO, "there is work for {children} children: as many from now on"),
     "events-dropped": (
         _WARNING,
         "{count} events about tasks were not sent, as the broker took none in time; tasks go on",
@@ -78,12 +88,20 @@ EVENTS: dict[str, tuple[int, str]] = {
     "child-ready": (_DEBUG, "child {pid} ready"),
     "child-died": (_ERROR, "child {child} died: {how}"),
     "child-late": (_ERROR, "child {pid} was not ready within {seconds:g}s; ending it"),
-    "child-retired": (_INFO, "child {child} has done its share; another takes its place"),
+    "child-retired": (_INFO, "child {child} has done its share"),
     "children-broken": (
         _ERROR,
         "{count} children in a row ended before they were ready ({how}): giving up",
     ),
     "nursery-died": (_ERROR, "the process that forks children died: {how}; starting another"),
+    # remote control
+    "control-command": (_INFO, "told to {command} {arguments}"),
+    "control-question": (_DEBUG, "asked for {command} {arguments}"),
+    "control-refused": (_INFO, "the command {command} is not obeyed: {reason}"),
+    "control-failed": (_ERROR, "the command {command} failed: {exception}"),
+    "control-unfit": (_INFO, "a command for nodes like {pattern!r} is not obeyed: {reason}"),
+    "control-unreadable": (_WARNING, "{count} commands cannot be read, the last: {reason}"),
+    "control-dropped": (_WARNING, "{count} commands were dropped, as too many waited"),
     # tasks
     "task-received": (_INFO, "Task {name}[{id}] received"),
     "task-succeeded": (_INFO, "Task {name}[{id}] succeeded in {runtime:.6f}s: {result}"),
@@ -202,7 +220,7 @@ class _JsonLines(logging.Formatter):
 def reopen() -> None:
     """In a forked child: write to the same log through a descriptor of its own."""
     for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.handlers.WatchedFileHandler):
+        if isinstance(handler, logging.FileHandler):
             handler.close()  # it opens the file again, to append, at its next line
 
 
@@ -215,7 +233,9 @@ def configure(
     """
     handler: logging.Handler
     if file:
-        handler = logging.handlers.WatchedFileHandler(file)
+        from logging.handlers import WatchedFileHandler
+
+        handler = WatchedFileHandler(file)
     else:
         handler = logging.StreamHandler(sys.stderr)
     colour = file is None and sys.stderr.isatty() and "NO_COLOR" not in os.environ

@@ -24,6 +24,10 @@ from taskq.wire.message import Message
 
 #: Seconds between two looks at the queues that bring nothing.
 _LOOK_INTERVAL = 5.0
+#: RabbitMQ's quorum queues have 32 settlements of a channel on their way at once and keep more of
+#: them back; those are lost when the channel closes meanwhile, and the messages come again.  So
+#: after more than _STREWN acks within _SINK seconds a channel stays open for that time.
+_STREWN, _SINK = 16, 0.25
 #: After so many looks that found nothing at all to do, consuming begins anew.
 _IDLE_LOOKS = 12
 
@@ -77,6 +81,8 @@ class AmqpIntake:
         self._lively: set[str] = set()  # queues that brought something since the last look
         self._doubted: set[str] = set()  # ... that at the last look had something, and did not
         self._idle = 0  # looks in a row
+        #: Frames with acks that were sent without a pause of _SINK, and when the last of them was.
+        self._strewn, self._strewn_at = 0, 0.0
 
     def consume(self, queues: Sequence[Queue], window: int) -> None:
         self._window = window
@@ -113,6 +119,7 @@ class AmqpIntake:
         self._starting.discard(queue)
         self._short.discard(queue)
         self._cancel(self._consumers.pop(queue, {}))
+        self._be_ready()
 
     def _cancel(self, consumers: dict[bytes, int]) -> None:
         for tag in consumers:
@@ -146,6 +153,8 @@ class AmqpIntake:
         if self._is_linked:
             self._send_acks()
             self._hold = None
+            if self._strewn > _STREWN:
+                self._link.wait(lambda: False, self._strewn_at + _SINK - clock.monotonic())
             self._link.close(timeout)
 
     def _send_acks(self) -> None:
@@ -164,6 +173,9 @@ class AmqpIntake:
             if tag > last:
                 frames.append(fastpath.ack(number, tag))
         self._connection.send(b"".join(frames))
+        now = clock.monotonic()
+        self._strewn = len(frames) + (self._strewn if now < self._strewn_at + _SINK else 0)
+        self._strewn_at = now
         self._top_up()
 
     def _top_up(self) -> None:
@@ -205,6 +217,7 @@ class AmqpIntake:
         self._starting = set(self._wanted)
         for queue in list(self._wanted.values()):
             self._start(queue)
+        self._be_ready()  # where all queues are paused, nothing has to begin first
 
     def _start(self, queue: Queue, *more: topology.Declaration) -> None:
         consumers = self._consumers[queue.name] = {}
@@ -236,7 +249,11 @@ class AmqpIntake:
 
     def _consuming(self, queue: str) -> None:
         self._starting.discard(queue)
-        if not self._starting and not self._is_ready:
+        self._be_ready()
+
+    def _be_ready(self) -> None:
+        is_up = self._channel is not None and not self._closed
+        if is_up and not self._starting and not self._is_ready:
             self._is_ready = True
             self._link.prove()
             self._on_ready()

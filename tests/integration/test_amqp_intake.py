@@ -384,6 +384,23 @@ def consumers(rabbit, queue):
     return listed.split().count(queue)
 
 
+def test_acks_that_cannot_be_joined_count_although_the_intake_closes_at_once(bench, rabbit):
+    names = [f"message {number}" for number in range(100)]
+    send_all(bench, "q", *names)
+    hands = bench.intake(Queue("q"), window=len(names))
+    hands.wait(len(names))
+
+    hands.intake.pause()
+    for delivery in hands.got[1:]:
+        hands.intake.ack(delivery)
+    hands.intake.close()
+    again = bench.intake(Queue("q"), window=len(names))
+    again.wait(1)
+
+    assert [names[0]] == again.names()
+    assert 0 == rabbit.count("q")
+
+
 def test_after_a_pause_deliveries_in_hand_can_be_settled_and_none_come(bench, rabbit):
     send_all(bench, "q", "one")
     hands = bench.intake(Queue("q"))

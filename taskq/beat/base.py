@@ -92,7 +92,10 @@ class Store(Protocol):
         """All rows that can be read."""
 
     def changes(self) -> int:
-        """A number that differs after each `put`, `remove` and `enable`; cheap, to be polled."""
+        """A number that differs after each `put`, `remove`, `enable` and run that people started.
+
+        Cheap, to be polled.
+        """
 
     def put(self, entry: Entry, since: float) -> None:
         """Keep *entry* in place of the row of its name; it counts from *since*."""
@@ -103,8 +106,11 @@ class Store(Protocol):
     def enable(self, name: str, enabled: bool, since: float) -> None:
         """Let the entry *name* be sent, or not; it counts from *since*."""
 
-    def note(self, runs: Mapping[str, Run]) -> None:
-        """Keep the last run of each of these entries; which is no change."""
+    def note(self, runs: Mapping[str, Run], *, by_hand: bool = False) -> None:
+        """Keep the last run of each of these entries.
+
+        It is a change only if they were started *by_hand*, for beat knows of its own.
+        """
 
     def mark(self) -> Mark | None:
         """The mark of the beat that leads, None if none ever did."""

@@ -12,13 +12,11 @@ the sending.  Everything turns on one loop, and what blocks is done aside.
                                                └────── settle ◀── confirmed ─┘
 """
 
-import json
 import math
 import signal
 import socket
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import partial
 
 from taskq import clock, log
@@ -27,7 +25,8 @@ from taskq.beat.agenda import Agenda
 from taskq.beat.aside import Aside
 from taskq.beat.base import Row, Run, merged
 from taskq.beat.lease import open_lease
-from taskq.beat.policy import may_start
+from taskq.beat.progress import Progress
+from taskq.beat.runs import Answer, Runs
 from taskq.beat.stores import schedule_name, store_of
 from taskq.broker.base import Lease, Token
 from taskq.client.options import Signature
@@ -35,6 +34,7 @@ from taskq.errors import ConfigurationError, PublishError, TaskqError, Undeliver
 from taskq.loop import Loop, Timer
 from taskq.schedules import Entry, Occurrence
 from taskq.url import scheme
+from taskq.wire.result import Result
 
 #: Seconds between two looks at the store.
 _LOOK = 1.0
@@ -48,31 +48,6 @@ _SLICE, _MOST = 200, 20_000
 _PAUSE = 1.0
 #: Seconds that a beat which stops gives the broker and the store.
 _FAREWELL = 5.0
-
-
-@dataclass(slots=True)
-class Progress:
-    """What a leader writes down for the next one."""
-
-    #: All that was due by then has been sent, or need not be; None: nobody ever sent anything.
-    through: float | None = None
-    #: The last runs of entries that must not overlap, where no store that all share knows them.
-    runs: Mapping[str, Run] = field(default_factory=dict)
-    host: str = ""
-
-    def to_text(self) -> str:
-        """The note for a lease."""
-        return json.dumps({"through": self.through, "runs": self.runs, "host": self.host})
-
-    @classmethod
-    def read(cls, text: str) -> "Progress":
-        """What `to_text` wrote; of anything else, nothing."""
-        try:
-            found = json.loads(text)
-            runs = {name: Run(*run) for name, run in found["runs"].items()}
-            return cls(found["through"], runs, found["host"])
-        except (ValueError, TypeError, KeyError, AttributeError):
-            return cls()
 
 
 class Beat:
@@ -90,9 +65,9 @@ class Beat:
                 raise ConfigurationError(f"the entry {entry.name!r} of the schedule: {problem}")
         self._length = conf.beat_lease
         self._grace = max(_GRACE, _GRACE_LEASES * self._length)
-        self._patience = conf.result_expires or math.inf
         self._loop = Loop()
         self._aside = Aside(self._loop)
+        self._runs = Runs(self._aside, self._fetch, conf.result_expires or math.inf)
         self._store = store_of(app)
         self._changes: int | None = None
         self._rows: Sequence[Row] = ()
@@ -102,13 +77,8 @@ class Beat:
         self._token: Token | None = None
         #: There while it leads and knows what the store knows.
         self._agenda: Agenda | None = None
-        self._last: dict[str, Run] = {}
-        #: Runs that the store has not been told of.
-        self._unnoted: dict[str, Run] = {}
         #: Due, and not handed over yet.
         self._waiting: deque[Occurrence] = deque()
-        #: Occurrences of an entry that must not overlap, while its last run is asked for.
-        self._doubtful: dict[str, deque[Occurrence]] = {}
         #: How many are due and neither settled nor given up.
         self._open = 0
         self._next_turn: Timer | None = None
@@ -147,7 +117,7 @@ class Beat:
             self._loop.turn(left)
         if self._lease is not None:
             self._lease.release(self._note(self._agenda))
-        self._tell_runs()
+        self._runs.tell(self._store)
         self._aside.finish(_FAREWELL)
         self._store.close()
         self._app.close()
@@ -160,7 +130,7 @@ class Beat:
         """Ask the store whether anything has changed, again and again."""
         if self._stopping:
             return
-        self._tell_runs()
+        self._runs.tell(self._store)
         self._aside.do(partial(self._ask, self._changes), self._answered, self._not_answered)
 
     def _ask(self, known: int | None) -> tuple[int, Sequence[Row] | None]:
@@ -175,6 +145,7 @@ class Beat:
         self._changes, rows = answer
         if rows is not None:
             self._rows = rows
+            self._runs.learn(_last_of(rows))
             entries = self._entries()
             if self._lease is None:
                 log.event(
@@ -196,16 +167,6 @@ class Beat:
             log.event("beat-store-away", reason=str(error))
         self._loop.call_later(_LOOK, self._look)
 
-    def _tell_runs(self) -> None:
-        if self._unnoted:
-            runs, self._unnoted = self._unnoted, {}
-            self._aside.do(
-                lambda: self._store.note(runs), failed=lambda _: self._keep_for_later(runs)
-            )
-
-    def _keep_for_later(self, runs: Mapping[str, Run]) -> None:
-        self._unnoted = {**runs, **self._unnoted}
-
     def _entries(self) -> dict[str, Entry]:
         found = merged(self._static, self._rows)
         for entry in [*found.values()]:
@@ -221,6 +182,9 @@ class Beat:
                 f"{self._results}://"
             )
         return None
+
+    def _fetch(self, task_id: str) -> Result | None:
+        return self._app.backend.fetch(task_id)  # which is opened when first asked
 
     # -- the lease -----------------------------------------------------------------------------
 
@@ -253,7 +217,8 @@ class Beat:
             return
         self._rows = rows
         progress = Progress.read(token.note)
-        self._last = _newest({row.name: row.last for row in rows if row.last}, progress.runs)
+        self._runs.learn(_last_of(rows))
+        self._runs.learn(progress.runs)
         now = clock.wall()
         self._agenda = Agenda(
             self._entries().values(), now=now, through=progress.through, grace=self._grace
@@ -265,7 +230,7 @@ class Beat:
     def _lose(self, reason: str) -> None:
         self._token = self._agenda = None
         self._waiting.clear()
-        self._doubtful.clear()
+        self._runs.clear()
         self._open = 0
         if self._next_turn is not None:
             self._next_turn.cancel()
@@ -282,8 +247,7 @@ class Beat:
             return "" if self._token is None else self._token.note
         runs = {}
         if not self._store.shared:
-            held = (entry.name for entry in agenda if entry.overlap == "skip")
-            runs = {name: self._last[name] for name in held if name in self._last}
+            runs = self._runs.of(entry.name for entry in agenda if entry.overlap == "skip")
         return Progress(agenda.through, runs, self._host).to_text()
 
     # -- what is due ---------------------------------------------------------------------------
@@ -310,13 +274,29 @@ class Beat:
         for _ in range(min(_SLICE, len(self._waiting))):
             occurrence = self._waiting.popleft()
             if occurrence.entry.overlap == "skip":
-                self._ask_first(occurrence)
+                self._runs.ask(
+                    occurrence, partial(self._hand_over_unless, self._agenda, occurrence)
+                )
             else:
                 self._hand_over(occurrence)
             if self._agenda is None:
                 return
         if self._waiting:
             self._loop.add_callback(self._hand_over_some)
+
+    def _hand_over_unless(
+        self, agenda: Agenda | None, occurrence: Occurrence, found: Answer
+    ) -> None:
+        """*found* is what is known of the last run of an entry that must not overlap."""
+        if agenda is None or agenda is not self._agenda:
+            return
+        if found is None:
+            self._hand_over(occurrence)
+        elif isinstance(found, Run):
+            log.event("due-skipped", name=occurrence.entry.task, id=occurrence.id, last=found.id)
+            self._settle(agenda, occurrence)
+        else:
+            self._try_later(agenda, occurrence, found)
 
     def _hand_over(self, occurrence: Occurrence) -> None:
         agenda, entry, lease = self._agenda, occurrence.entry, self._lease
@@ -340,10 +320,7 @@ class Beat:
         if agenda is not self._agenda:
             return  # another leader may send it
         if error is None:
-            name = occurrence.entry.name
-            self._last[name] = self._unnoted[name] = Run(
-                occurrence.id, occurrence.due, clock.wall()
-            )
+            self._runs.add(occurrence)
             if log.audible("due-sent"):
                 log.event("due-sent", name=occurrence.entry.task, id=occurrence.id)
             self._settle(agenda, occurrence)
@@ -369,56 +346,8 @@ class Beat:
     def _settle(self, agenda: Agenda, occurrence: Occurrence) -> None:
         self._open -= 1
         agenda.settle(occurrence)
-
-    # -- what must not overlap -------------------------------------------------------------------
-
-    def _ask_first(self, occurrence: Occurrence) -> None:
-        """Hand *occurrence* over when the last run of its entry has ended, else leave it out."""
-        name = occurrence.entry.name
-        if name in self._doubtful:
-            self._doubtful[name].append(occurrence)
-            return
-        last = self._last.get(name)
-        if last is None or last.id == occurrence.id:
-            self._hand_over(occurrence)
-            return
-        self._doubtful[name] = deque()
-        agenda = self._agenda
-        assert agenda is not None
-        self._aside.do(
-            lambda: self._has_ended(occurrence.entry, last),
-            lambda ended: self._asked(agenda, occurrence, last, ended),
-            lambda error: self._asked(agenda, occurrence, last, error),
-        )
-
-    def _has_ended(self, entry: Entry, last: Run) -> bool:
-        result = self._app.backend.fetch(last.id)
-        state = result.state if result else None
-        age = clock.wall() - last.sent
-        return may_start(entry, state=state, age=age, patience=self._patience)
-
-    def _asked(
-        self, agenda: Agenda, occurrence: Occurrence, last: Run, ended: bool | TaskqError
-    ) -> None:
-        if agenda is not self._agenda:
-            return
-        others = self._doubtful.pop(occurrence.entry.name)
-        if ended is True:
-            self._hand_over(occurrence)
-        elif ended is False:
-            log.event("due-skipped", name=occurrence.entry.task, id=occurrence.id, last=last.id)
-            self._settle(agenda, occurrence)
-        else:
-            self._try_later(agenda, occurrence, ended)
-        for other in others:
-            self._ask_first(other)
+        self._runs.leave(occurrence)
 
 
-def _newest(*sources: Mapping[str, Run]) -> dict[str, Run]:
-    """The last run of each entry, of what several *sources* know."""
-    found: dict[str, Run] = {}
-    for source in sources:
-        for name, run in source.items():
-            if name not in found or run.sent > found[name].sent:
-                found[name] = run
-    return found
+def _last_of(rows: Sequence[Row]) -> dict[str, Run]:
+    return {row.name: row.last for row in rows if row.last}

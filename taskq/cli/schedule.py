@@ -221,7 +221,7 @@ def run_now(name: str, app: str | None) -> None:
             options["ignore_result"] = True
         task = found.registry.get(entry.task)
         result = found.sender.send(entry.task, entry.args, entry.kwargs, options, task)
-        store.note({name: Run(result.id, now, clock.wall())})
+        store.note({name: Run(result.id, now, clock.wall())}, by_hand=True)
     click.echo(f"{entry.task}[{result.id}] sent")
 
 

@@ -192,6 +192,17 @@ def test_a_run_is_kept_and_is_no_change(open_one: OpenStore) -> None:
     assert store.rows()[0].entry == entry()
 
 
+def test_a_run_that_people_started_is_a_change(open_one: OpenStore) -> None:
+    here, there = open_one(), open_one()
+    before = there.changes()
+    last = Run("report@2024-05-06T05:30:00Z", 1714973400.0, 1714973400.25)
+
+    here.note({"report": last}, by_hand=True)
+
+    assert before != there.changes()
+    assert [last] == [row.last for row in there.rows()]
+
+
 def test_many_runs_are_noted_at_once(store: Store) -> None:
     runs = {f"entry {number}": Run(f"id {number}", number, number) for number in range(1200)}
 

@@ -4,11 +4,14 @@ from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from zoneinfo import ZoneInfo
 
+import click
 import pytest
 from celery import Celery
 from celery.schedules import crontab as celery_crontab
 
 from taskq import crontab
+from taskq.cli.beat import beat
+from taskq.cli.schedule import schedule
 from taskq.schedules import read_entry
 from taskq.schedules.notation import _KNOWN
 from tests.docs.pages import page, rows
@@ -70,3 +73,44 @@ def test_every_policy_stands_in_the_page():
     table = rows(section(page("schedules"), "When nobody was there"))
 
     assert ["skip", "once", "all"] == [eval(code(cells[0])[0]) for cells in table]
+
+
+def test_every_option_of_beat_stands_in_the_page():
+    table = rows(section(page("schedules"), "Beat"))
+
+    named = [option for cells in table for option in code(cells[0]) if option.startswith("-")]
+    assert [option for param in shown_options(beat) for option in param.opts] == named
+
+
+def test_every_command_of_the_schedule_stands_in_the_page_with_its_options():
+    table = rows(section(page("schedules"), "Changes while it runs"))
+    told = {}
+    for cells in table:
+        for words in map(str.split, code(cells[0])):
+            names = words[2:] if words[:2] == ["taskq", "schedule"] else words
+            told[names[0]] = {
+                word for text in (*code(cells[0]), *code(cells[1])) for word in text.split()
+            }
+
+    for name, command in schedule.commands.items():
+        options = {option for param in shown_options(command) for option in param.opts}
+        missing = options - {"-A", "--app", "--json"} - told[name]
+        assert not missing, f"taskq schedule {name}: {missing}"
+        made_up = {word for word in told[name] if word.startswith("--")} - options
+        assert not made_up, f"taskq schedule {name}: {made_up}"
+
+
+def test_the_commands_for_programs_stand_in_the_page():
+    with_json = [
+        name
+        for name, command in schedule.commands.items()
+        if any("--json" in param.opts for param in command.params)
+    ]
+
+    assert f"`{with_json[0]}`, `{with_json[1]}` and `{with_json[2]}` have `--json`" in page(
+        "schedules"
+    )
+
+
+def shown_options(command):
+    return [p for p in command.params if isinstance(p, click.Option) and not p.hidden]

@@ -138,6 +138,32 @@ def test_a_run_waits_for_the_last_one_to_end(small_stage: Stage) -> None:
     assert small_stage.site.count("work") == 1
 
 
+def test_of_several_that_are_late_one_is_sent_if_they_must_not_overlap(small_stage: Stage) -> None:
+    small_stage.own(other={"task": "somebody.elses", "schedule": 3600})
+    assert small_stage.leader().stop() == 0
+
+    # Due again and again since the first one stopped, which is late and not missed.
+    small_stage.own(slow={"task": "quiet.work", "schedule": 0.02, "overlap": "skip"})
+    second = small_stage.leader()
+    sent = second.wait_for("due-sent")["id"]
+    for _ in range(20):
+        assert sent == second.wait_for("due-skipped")["last"]
+    assert second.stop() == 0
+
+    assert small_stage.site.count("work") == 1
+
+
+def test_a_run_that_people_start_counts_as_the_last_one(small_stage: Stage) -> None:
+    """Nobody runs it, so that nothing is sent while it waits."""
+    small_stage.own(slow={"task": "quiet.work", "schedule": 0.5, "overlap": "skip"})
+    beat = small_stage.leader()
+    beat.wait_for("due-skipped")
+
+    started = small_stage.command("run-now", "slow").partition("[")[2].partition("]")[0]
+
+    beat.wait_for("due-skipped", last=started)
+
+
 def test_overlaps_need_results_that_can_be_read(small_stage: Stage) -> None:
     small_stage.own(slow={"task": "quiet.work", "schedule": 1, "overlap": "skip"})
 

@@ -100,11 +100,14 @@ class RedisStore:
             given = [name, "1" if enabled else "0", repr(since)]
             self._enable(keys=[self._entries, self._changes], args=given)
 
-    def note(self, runs: Mapping[str, Run]) -> None:
-        with self._reporting():
+    def note(self, runs: Mapping[str, Run], *, by_hand: bool = False) -> None:
+        texts: dict[Any, Any] = {name: json.dumps(run) for name, run in runs.items()}
+        with self._reporting(), self._redis.pipeline() as together:
             if runs:
-                texts: dict[Any, Any] = {name: json.dumps(run) for name, run in runs.items()}
-                self._redis.hset(self._runs, mapping=texts)
+                together.hset(self._runs, mapping=texts)
+            if by_hand:
+                together.incr(self._changes)
+            together.execute()
 
     def mark(self) -> Mark | None:
         with self._reporting():

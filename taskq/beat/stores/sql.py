@@ -101,7 +101,7 @@ class SqlStore:
         self._run(lambda connection: self._upsert(connection, name, enabled=enabled, since=since))
         self._changed()
 
-    def note(self, runs: Mapping[str, Run]) -> None:
+    def note(self, runs: Mapping[str, Run], *, by_hand: bool = False) -> None:
         noted: list[dict[str, Any]] = [
             {"key": name, "last_id": run.id, "last_due": run.due, "last_sent": run.sent}
             for name, run in runs.items()
@@ -120,6 +120,8 @@ class SqlStore:
         for run in noted:
             if (name := run.pop("key")) not in known:
                 self._run(partial(self._upsert, name=name, **run))
+        if by_hand:
+            self._changed()
 
     def mark(self) -> Mark | None:
         query = sa.select(_S.epoch, _S.pulse, _S.note).where(

@@ -136,8 +136,8 @@ class SqliteStore:
         with self._changing() as db:
             db.execute(_ENABLE, (self._schedule, name, enabled, since))
 
-    def note(self, runs: Mapping[str, Run]) -> None:
-        with self._writing() as db:
+    def note(self, runs: Mapping[str, Run], *, by_hand: bool = False) -> None:
+        with self._changing() if by_hand else self._writing() as db:
             db.executemany(_NOTE, [(self._schedule, name, *run) for name, run in runs.items()])
 
     def mark(self) -> Mark | None:

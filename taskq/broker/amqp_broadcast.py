@@ -12,13 +12,15 @@ from collections.abc import Callable
 from pika.channel import Channel
 from pika.exceptions import ChannelClosedByBroker
 
+from taskq import clock
 from taskq.broker import fastpath
 from taskq.broker.base import BrokerOptions
-from taskq.broker.connection import Link, Scratch, ignore, why
+from taskq.broker.connection import PRECONDITION_FAILED, Link, Scratch, ignore, why
 from taskq.broker.fastpath import FastConnection
-from taskq.broker.topology import DeclareExchange
+from taskq.broker.topology import told
 from taskq.log import event
-from taskq.loop import Loop
+from taskq.loop import Loop, Timer
+from taskq.retry import RetryPolicy
 from taskq.wire.message import Message
 
 #: So many messages may be on their way.  RabbitMQ lets a channel have 400 before it is throttled
@@ -28,6 +30,16 @@ _AT_ONCE = 100
 #: Milliseconds that a message waits for a slow listener, and that the queue of one that is gone
 #: waits for its return: Celery's figures for its monitors.
 _TTL_MS, _EXPIRES_MS = 5_000, 60_000
+#: The same for queues with a name: Celery's figures for the mailboxes of its workers, which must be
+#: these, for whoever had the name before may have left the queue behind.
+_MAILBOX_TTL_MS, _MAILBOX_EXPIRES_MS = 300_000, 10_000
+
+#: A name that is in use is asked for again after up to this long.
+_TAKEN = RetryPolicy(limit=None, backoff=0.25, longest=10.0)
+#: RabbitMQ gives up a silent connection, and what is exclusive to it, after 2.4 to 2.6 heartbeats.
+_HEARTBEATS = 3
+#: AMQP's code for what is exclusive to another connection.
+_RESOURCE_LOCKED = 405
 
 
 class Broadcasts:
@@ -105,7 +117,7 @@ class Broadcasts:
                 event("broadcast-refused", exchange=exchange, reason=refusal)
                 self._release()
 
-        scratch.ensure([DeclareExchange(exchange, "topic")], declared)
+        scratch.ensure([told(exchange)], declared)
 
     def _open(self) -> None:
         if self._channel is not None:
@@ -145,7 +157,11 @@ class Broadcasts:
 
 
 class AmqpListening:
-    """Consumes a queue of its own, of a new name on each connection, until it is closed."""
+    """Consumes a queue of its own until it is closed: *name*, or a new one on each connection.
+
+    A name that somebody else has is asked for again and again.  That may be ourselves: after a cut
+    the broker keeps the name for a lost connection until it misses its heartbeats.
+    """
 
     def __init__(
         self,
@@ -155,43 +171,63 @@ class AmqpListening:
         pattern: str,
         on_message: Callable[[Message], None],
         on_ready: Callable[[], None],
+        name: str | None = None,
     ) -> None:
+        self._loop = loop
+        self._patience = _HEARTBEATS * options.heartbeat
         self._exchange = exchange
         self._pattern = pattern
         self._on_message = on_message
         self._on_ready = on_ready
+        self._name = name
+        #: How often the name was found taken, and since when; and whether the log was told.
+        self._refusals = 0
+        self._taken_since = 0.0
+        self._is_told = False
+        self._retry: Timer | None = None
         self._connection: FastConnection
         self._link = Link(
-            loop, options, "listener", on_up=self._up, on_down=lambda _reason, _error: None
+            loop, options, "listener", on_up=self._up, on_down=lambda _reason, _error: self._stop()
         )
 
     def close(self) -> None:
+        self._stop()
         self._link.close(1.0)
+
+    def _stop(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
 
     def _up(self, connection: FastConnection) -> None:
         self._connection = connection
-        Scratch(self._link, connection).ensure(
-            [DeclareExchange(self._exchange, "topic")], self._declared
-        )
+        Scratch(self._link, connection).ensure([told(self._exchange)], self._declared)
 
     def _declared(self, refusal: str | None) -> None:
         if refusal is None:
-            self._connection.channel(on_open_callback=self._opened)
+            self._open()
         else:
-            told = f"exchange {self._exchange!r} cannot be declared: {refusal}"
-            self._connection.abandon(told)
+            self._connection.abandon(f"exchange {self._exchange!r} cannot be declared: {refusal}")
+
+    def _open(self) -> None:
+        self._retry = None
+        if self._connection.is_open:
+            self._connection.channel(on_open_callback=self._opened)
 
     def _opened(self, channel: Channel) -> None:
         channel.add_on_close_callback(self._closed)
-        queue = f"{self._exchange}.{secrets.token_hex(16)}"
+        queue = self._name or f"{self._exchange}.{secrets.token_hex(16)}"
         channel.add_on_cancel_callback(
             lambda _cancel: self._connection.abandon(f"queue {queue!r} was deleted")
+        )
+        ttl, expires = (
+            (_MAILBOX_TTL_MS, _MAILBOX_EXPIRES_MS) if self._name else (_TTL_MS, _EXPIRES_MS)
         )
         channel.queue_declare(
             queue,
             exclusive=True,
             auto_delete=True,
-            arguments={"x-message-ttl": _TTL_MS, "x-expires": _EXPIRES_MS},
+            arguments={"x-message-ttl": ttl, "x-expires": expires},
             callback=ignore,
         )
         channel.queue_bind(queue, self._exchange, self._pattern, callback=ignore)
@@ -203,9 +239,27 @@ class AmqpListening:
         )
 
     def _consuming(self, _ok: object) -> None:
+        self._refusals = 0
+        self._is_told = False
         self._link.prove()
         self._on_ready()
 
-    def _closed(self, _channel: Channel, error: Exception) -> None:
-        if isinstance(error, ChannelClosedByBroker):
+    def _closed(self, channel: Channel, error: Exception) -> None:
+        if not isinstance(error, ChannelClosedByBroker):
+            return
+        if self._name and error.reply_code in (_RESOURCE_LOCKED, PRECONDITION_FAILED):
+            del self._connection.reader.deliveries[channel.channel_number]
+            self._ask_again(self._name, error.reply_text)
+        else:
             self._connection.abandon(why(error))
+
+    def _ask_again(self, name: str, reason: str) -> None:
+        now = clock.monotonic()
+        if not self._refusals:
+            self._taken_since = now
+        self._refusals += 1
+        if now - self._taken_since >= self._patience and not self._is_told:
+            self._is_told = True
+            event("node-name-taken", node=name.removesuffix(f".{self._exchange}"), reason=reason)
+        delay = _TAKEN.delay_before(self._refusals)
+        self._retry = self._loop.call_later(delay, self._open)

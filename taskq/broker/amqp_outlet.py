@@ -17,7 +17,7 @@ from taskq import clock
 from taskq.broker import fastpath, topology
 from taskq.broker.amqp_broadcast import Broadcasts
 from taskq.broker.base import BrokerOptions, Done, Queue, Route, unheard
-from taskq.broker.connection import Link, Scratch, ignore, why
+from taskq.broker.connection import CONNECTION_FORCED, Link, Scratch, ignore, why
 from taskq.broker.fastpath import FastConnection
 from taskq.errors import PublishError, PublishRefused, PublishUnconfirmed, Undeliverable
 from taskq.log import event
@@ -29,8 +29,8 @@ from taskq.wire.message import Message, priority
 #: before its owner, busy or without a connection, listens to it.
 _REPLY_REFRESH = topology.REPLY_EXPIRES / 3
 
-#: AMQP's code for a connection that an operator closed: no fault of what was sent on it.
-_CONNECTION_FORCED = 320
+#: AMQP's code for what the broker did not expect: a stream, for one, where there are none.
+_INTERNAL_ERROR = 541
 
 #: RabbitMQ rejects what comes for a quorum queue that another connection is just declaring, or that
 #: is choosing a leader; a full queue also rejects.  Tried again within a second and a half.
@@ -128,6 +128,7 @@ class AmqpOutlet:
         self._reply_queues: dict[str, Queue] = {}
         self._refresher: Timer | None = None
         self._without_priority: set[str] = set()
+        self._without_logs = False  # the broker keeps none: such letters go to who listens now
         self._link = Link(
             loop,
             options,
@@ -267,7 +268,10 @@ class AmqpOutlet:
         """What is not known to be there, each by a name for it and the declarations it needs."""
         missing: list[tuple[Hashable, Sequence[topology.Declaration]]] = []
         for queue in route.declare:
-            if _key(queue) not in self._known:
+            if self._without_logs and queue.kind == "log":
+                if queue.exchange not in self._known:
+                    missing.append((queue.exchange, (topology.told(queue.exchange),)))
+            elif _key(queue) not in self._known:
                 missing.append((_key(queue), self._declarations(queue)))
         if route.exchange and route.exchange not in self._known:
             exchange = topology.DeclareExchange(route.exchange, passive=True)
@@ -304,10 +308,23 @@ class AmqpOutlet:
             self._held.extend(letters)
             self._flow()
             return
+        if self._do_without_logs(letters, refusal):
+            self._held.extend(letters)
+            self._flow()
+            return
         # Other refusals may pass: of a queue that is choosing its leader, for one.
         kind = Undeliverable if refusal.startswith(_NOT_THERE) else PublishRefused
         for letter in letters:
             self._fail(letter, refusal, kind)
+
+    def _do_without_logs(self, letters: Iterable[_Letter], reason: str) -> bool:
+        """Give logs up for *reason*, if one of *letters* wanted one and that is new."""
+        log = next(filter(None, (letter.route.log for letter in letters)), None)
+        if log is None or self._without_logs:
+            return False
+        self._without_logs = True
+        event("log-unusable", log=log, reason=reason)
+        return True
 
     def _forget(self, letter: _Letter) -> None:
         """Declare again, when it is next needed, what *letter* needs."""
@@ -443,8 +460,10 @@ class AmqpOutlet:
     def _down(self, reason: str, error: BaseException) -> None:
         self._channel = self._replaced = None
         self._broadcasts.down()
-        if isinstance(error, ConnectionClosedByBroker) and error.reply_code != _CONNECTION_FORCED:
+        if isinstance(error, ConnectionClosedByBroker) and error.reply_code != CONNECTION_FORCED:
             self._stumble(reason, queued=True)
+            if error.reply_code == _INTERNAL_ERROR:
+                self._do_without_logs(itertools.chain(*self._planned.values()), reason)
         self._held = deque(self._letters())
         self._planned.clear()
         self._resting.clear()

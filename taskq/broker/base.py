@@ -31,7 +31,8 @@ class Queue:
     routing_key: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     max_priority: int | None = None
-    kind: Literal["work", "dead", "reply", "claim"] = "work"
+    #: A "log" is not consumed from: it keeps what is sent to it for `Broker.history`.
+    kind: Literal["work", "dead", "reply", "claim", "log"] = "work"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,11 @@ class Route:
     exchange: str
     routing_key: str
     declare: tuple[Queue, ...] = ()
+
+    @property
+    def log(self) -> str | None:
+        """The name of the log that this way leads into, if any; see `Broker.history`."""
+        return next((queue.name for queue in self.declare if queue.kind == "log"), None)
 
     def __str__(self) -> str:
         if not self.exchange:
@@ -146,10 +152,12 @@ class Outlet(Protocol):
         """
 
     def broadcast(self, message: Message, exchange: str, routing_key: str) -> bool:
-        """Send *message* to whoever listens to the topic *exchange* now; see `Broker.listen`.
+        """Send *message* to whoever listens to *exchange* now; see `Broker.listen`.
 
         For what has no value later: nothing is waited for, kept or sent again.  False if it cannot
         go out at this moment, because there is no connection or the broker is slow to take more.
+        What must not get lost, and is for those who come later, too, is published along
+        `topology.logged` instead.
         """
 
     def close(self, timeout: float = 5.0) -> None:
@@ -254,6 +262,53 @@ class Lease(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """What a broker tells of *queue* at one moment; None where it does not tell.
+
+    *ready* messages wait for a consumer, *unacked* are in consumers' hands, *delayed* wait for
+    their time.  *oldest* is when the oldest of those that are ready was sent, or became due, in
+    seconds since the epoch.  *arriving* and *leaving* are messages a second as the broker counts.
+    """
+
+    queue: str
+    ready: int
+    unacked: int | None = None
+    consumers: int | None = None
+    #: quorum, classic or stream; sqlite, memory.
+    type: str | None = None
+    oldest: float | None = None
+    delayed: int | None = None
+    arriving: float | None = None
+    leaving: float | None = None
+
+
+class Keeper(Protocol):
+    """A look at queues from outside, and power over them, for operators.
+
+    No look takes a message, changes the order of messages, or makes a queue.  Each call blocks; all
+    of them raise BrokerUnavailable when the broker is away, and QueueError for what it refuses.
+    """
+
+    def look(self, queues: Sequence[str]) -> dict[str, Stock]:
+        """What there is to know of *queues*, by physical name; those that do not exist left out."""
+
+    def delayed(self) -> int:
+        """How many messages wait for their time, for whatever queue."""
+
+    def purge(self, queue: str) -> int:
+        """Throw away what is ready in *queue*, for good; how many messages that were."""
+
+    def delete(self, queue: str, *, if_unused: bool = False, if_empty: bool = False) -> None:
+        """Delete *queue* with all that is ready in it or in consumers' hands.
+
+        QueueError if it has consumers and *if_unused*, or ready messages and *if_empty*.
+        """
+
+    def close(self) -> None:
+        """Release the connection.  Idempotent."""
+
+
 class Broker(Protocol):
     """What one broker URL (or fail-over list) names.  Cheap to make: connects only when used."""
 
@@ -296,11 +351,37 @@ class Broker(Protocol):
         *,
         on_message: Callable[[Message], None],
         on_ready: Callable[[], None],
+        queue: str | None = None,
     ) -> Listening:
-        """Hear what `Outlet.broadcast` sends to *exchange* with a routing key that fits *pattern*.
+        """Hear what is sent to *exchange* from now on with a routing key that fits *pattern*.
 
-        *pattern* is that of a topic exchange.  *on_ready* is called when the ear is open, and again
-        after each connection lost: what was said meanwhile is not heard.
+        The exchange is of the type that its name says (`topology.told`).  *on_ready* is called when
+        the ear is open, and again after each connection lost: what was said meanwhile is not heard.
+
+        With *queue* the ear bears a name that only one may have at a time, Celery's for the mailbox
+        of a worker; elsewhere names mean nothing.  While another has it, this ear tries again and
+        again, tells the log after three heartbeats, and is not ready: let no work wait for it.
+        """
+
+    def history(
+        self,
+        loop: Loop,
+        name: str,
+        exchange: str,
+        *,
+        on_message: Callable[[Message], None],
+        on_ready: Callable[[], None],
+    ) -> Listening:
+        """Play what the log *name* of *exchange* has kept, oldest first, then call *on_ready* once.
+
+        Whatever was confirmed along `topology.logged` before this call is played, for as long as a
+        log keeps it; other messages to *exchange* may be.  After a connection that was lost on the
+        way it begins anew.  When the broker keeps no logs, or says nothing for some seconds once it
+        is connected, *on_ready* is called all the same, and an event tells.  Then it is over.
+
+        Nothing is missed or heard in the wrong order by who listens to *exchange* first, then has
+        the history played, again each time the ear is ready anew, and holds back what is heard
+        meanwhile until that has ended.
         """
 
     def lease(
@@ -316,6 +397,13 @@ class Broker(Protocol):
 
     def count(self, queue: str) -> int:
         """How many messages are ready in *queue* (0 if it does not exist); blocks, any thread."""
+
+    def keeper(self, management: str | None = None) -> Keeper:
+        """Open a look at queues, for one thread.
+
+        *management* is the URL of RabbitMQ's HTTP API, which tells more than AMQP does; without it
+        that is looked for at its usual port.
+        """
 
     def close(self) -> None:
         """Release what the broker itself holds.  Idempotent."""

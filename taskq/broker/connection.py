@@ -41,8 +41,8 @@ from taskq.url import masked
 #: When all URLs have failed, they are tried again after up to this long, which grows to 5 seconds.
 _BACKOFF = RetryPolicy(limit=None, backoff=0.25, longest=5.0)
 
-#: AMQP reply codes.
-ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED = 403, 404, 406
+#: AMQP reply codes; the first is for what an operator closed, which is no fault of what was sent.
+CONNECTION_FORCED, ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED = 320, 403, 404, 406
 
 # -- addresses -----------------------------------------------------------------------------------
 
@@ -376,12 +376,12 @@ class Scratch:
                     arguments=dict(arguments),
                     callback=self._made_it,
                 )
-            case DeclareExchange(name, kind, arguments, must_exist):
+            case DeclareExchange(name, kind, arguments, must_exist, durable):
                 channel.exchange_declare(
                     name,
                     kind,
                     passive=passive or must_exist,
-                    durable=True,
+                    durable=durable,
                     arguments=dict(arguments),
                     callback=self._made_it,
                 )

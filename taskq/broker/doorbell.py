@@ -31,6 +31,11 @@ class Doorbell:
         if self._fd >= 0:
             loop.add_handler(self._fd, self._on_event, Loop.READ)
 
+    @property
+    def works(self) -> bool:
+        """Whether it rings at all."""
+        return self._fd >= 0
+
     def _on_event(self, fd: int, _events: int) -> None:
         os.read(fd, 4096)  # writes not yet read are one event
         self._on_ring()

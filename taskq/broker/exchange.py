@@ -67,9 +67,17 @@ def targets(known: Iterable[Binding], route: Route, *, mandatory: bool) -> list[
 
 
 def _fits(binding: Binding, routing_key: str) -> bool:
-    if binding.type == "topic":
-        return topic_fits(binding.routing_key, routing_key)
-    return binding.type == "fanout" or binding.routing_key == routing_key
+    return fits(binding.type, binding.routing_key, routing_key)
+
+
+def fits(kind: str, pattern: str, routing_key: str) -> bool:
+    """Whether an exchange of type *kind* sends what has *routing_key* to who is bound by *pattern*.
+
+    Anything but a topic and a fanout exchange compares them.
+    """
+    if kind == "topic":
+        return topic_fits(pattern, routing_key)
+    return kind == "fanout" or pattern == routing_key
 
 
 def topic_fits(pattern: str, routing_key: str) -> bool:

@@ -14,10 +14,19 @@ from dataclasses import dataclass, field
 
 from taskq import clock
 from taskq.broker import exchange
-from taskq.broker.base import BrokerOptions, Delivery, Done, Queue, Replies, Route, unheard
+from taskq.broker.base import (
+    BrokerOptions,
+    Delivery,
+    Done,
+    Queue,
+    Replies,
+    Route,
+    Stock,
+    unheard,
+)
 from taskq.broker.exchange import Binding
-from taskq.broker.topology import DEAD, dead
-from taskq.errors import ConfigurationError, PublishRefused, Undeliverable
+from taskq.broker.topology import DEAD, LOG_AGE, LOG_LENGTH, dead, told
+from taskq.errors import ConfigurationError, PublishRefused, QueueError, Undeliverable
 from taskq.loop import Loop, Timer
 from taskq.wire.message import Message
 
@@ -35,6 +44,8 @@ class _Kept:
     expires: float | None
     again: bool = False
     tries: int = 0
+    #: When it was put here, or became due.
+    since: float = field(default_factory=clock.wall)
 
 
 #: Rank, number, message: as queues are ordered.
@@ -54,6 +65,8 @@ class _Shelf:
     waiting: list[tuple[float, int, str, _Entry]] = field(default_factory=list)
     intakes: list["_Intake"] = field(default_factory=list)
     ears: list["_Ear"] = field(default_factory=list)
+    #: When, and what.
+    logs: dict[str, deque[tuple[float, Message]]] = field(default_factory=dict)
 
     def declare(self, queue: Queue) -> None:
         """Make sure of *queue* and its bindings."""
@@ -63,6 +76,11 @@ class _Shelf:
 
     def publish(self, message: Message, route: Route, due: float | None, mandatory: bool) -> None:
         """Put *message* into the queues that *route* leads to; raises Undeliverable."""
+        if route.log is not None:
+            log = self.logs.setdefault(route.log, deque(maxlen=LOG_LENGTH))
+            log.append((clock.wall(), message))
+            self.tell(message, route.exchange, route.routing_key)
+            return
         for wanted in route.declare:
             self.declare(wanted)
         bound = [binding for binding in self.bindings if binding.exchange == route.exchange]
@@ -77,6 +95,11 @@ class _Shelf:
                 heapq.heappush(self.waiting, (due, number, queue, (rank, number, kept)))
         self.wake()
 
+    def tell(self, message: Message, exchange: str, routing_key: str) -> None:
+        """Let every ear hear *message*."""
+        for ear in self.ears:
+            ear.hear(message, exchange, routing_key)
+
     def put(self, queue: str, entry: _Entry) -> None:
         """Make *entry* ready in *queue*, at its place."""
         heapq.heappush(self.ready.setdefault(queue, []), entry)
@@ -88,7 +111,7 @@ class _Shelf:
 
     def take(self, queue: str) -> _Entry | None:
         """The next entry of *queue* whose time has not passed, no longer in it."""
-        entries = self.ready[queue]
+        entries = self.ready.get(queue, [])  # it may have been deleted
         while entries:
             entry = heapq.heappop(entries)
             if not _is_over(entry):
@@ -118,7 +141,8 @@ class _Shelf:
         """Make ready what is due."""
         now = clock.wall()
         while self.waiting and self.waiting[0][0] <= now:
-            _, _, queue, entry = heapq.heappop(self.waiting)
+            entry_due, _, queue, entry = heapq.heappop(self.waiting)
+            entry[2].since = entry_due
             self.put(queue, entry)
 
 
@@ -174,21 +198,97 @@ class MemoryBroker:
         *,
         on_message: Callable[[Message], None],
         on_ready: Callable[[], None],
+        queue: str | None = None,
     ) -> "_Ear":
         loop.add_callback(on_ready)
         return _Ear(self._shelf, loop, exchange, pattern, on_message)
+
+    def history(
+        self,
+        loop: Loop,
+        name: str,
+        exchange: str,
+        *,
+        on_message: Callable[[Message], None],
+        on_ready: Callable[[], None],
+    ) -> "_History":
+        with self._shelf.lock:
+            kept = list(self._shelf.logs.get(name, ()))
+        begin = clock.wall() - LOG_AGE
+        messages = [message for at, message in kept if at >= begin]
+        return _History(loop, messages, on_message, on_ready)
 
     def lease(self, *_: object, **__: object) -> None:
         """One host's processes find another place for it."""
 
     def count(self, queue: str) -> int:
-        with self._shelf.lock:
-            self._shelf.promote()
-            self._shelf.bury(queue)
-            return sum(not _is_over(entry) for entry in self._shelf.ready.get(queue, []))
+        stock = self.keeper().look([queue]).get(queue)
+        return stock.ready if stock else 0
+
+    def keeper(self, management: str | None = None) -> "_Keeper":
+        return _Keeper(self._shelf, self.url)
 
     def close(self) -> None:
         """Nothing is held here; the queues stay for others of the same URL."""
+
+
+class _Keeper:
+    """Sees the shelf as it is at the moment."""
+
+    def __init__(self, shelf: _Shelf, url: str) -> None:
+        self._shelf = shelf
+        self._url = url
+
+    def look(self, queues: Sequence[str]) -> dict[str, Stock]:
+        with self._shelf.lock:
+            self._shelf.promote()
+            for queue in queues:
+                self._shelf.bury(queue)
+            return {queue: self._stock(queue) for queue in queues if queue in self._shelf.ready}
+
+    def _stock(self, queue: str) -> Stock:
+        shelf = self._shelf
+        ready = [entry for entry in shelf.ready[queue] if not _is_over(entry)]
+        return Stock(
+            queue,
+            len(ready),
+            sum(intake.held(queue) for intake in shelf.intakes),
+            sum(intake.takes(queue) for intake in shelf.intakes),
+            "memory",
+            min((kept.since for _, _, kept in ready), default=None),
+            sum(place == queue for _, _, place, _ in shelf.waiting),
+        )
+
+    def delayed(self) -> int:
+        with self._shelf.lock:
+            self._shelf.promote()
+            return len(self._shelf.waiting)
+
+    def purge(self, queue: str) -> int:
+        with self._shelf.lock:
+            ready = self._known(queue).ready
+            self._shelf.ready[queue] = []
+            return ready
+
+    def delete(self, queue: str, *, if_unused: bool = False, if_empty: bool = False) -> None:
+        with self._shelf.lock:
+            stock = self._known(queue)
+            if if_unused and stock.consumers:
+                raise QueueError(f"queue {queue!r} is in use: it has {stock.consumers} consumers")
+            if if_empty and stock.ready:
+                raise QueueError(f"queue {queue!r} is not empty: it has {stock.ready} messages")
+            del self._shelf.ready[queue]
+            for binding in [each for each in self._shelf.bindings if each.queue == queue]:
+                del self._shelf.bindings[binding]
+
+    def close(self) -> None:
+        """Nothing is held here."""
+
+    def _known(self, queue: str) -> Stock:
+        found = self.look([queue])
+        if queue not in found:
+            raise QueueError(f"there is no queue {queue!r} in {self._url}")
+        return found[queue]
 
 
 class _Outlet:
@@ -220,8 +320,7 @@ class _Outlet:
 
     def broadcast(self, message: Message, exchange: str, routing_key: str) -> bool:
         with self._shelf.lock:
-            for ear in self._shelf.ears:
-                ear.hear(message, exchange, routing_key)
+            self._shelf.tell(message, exchange, routing_key)
         return True
 
     def close(self, timeout: float = 5.0) -> None:
@@ -242,6 +341,7 @@ class _Ear:
         self._shelf = shelf
         self._loop = loop
         self._exchange = exchange
+        self._kind = told(exchange).type
         self._pattern = pattern
         self._on_message = on_message
         #: What a slow listener has not heard yet; of too much the oldest is gone.
@@ -257,7 +357,7 @@ class _Ear:
             self._news.clear()
 
     def hear(self, message: Message, to: str, routing_key: str) -> None:
-        if to == self._exchange and exchange.topic_fits(self._pattern, routing_key):
+        if to == self._exchange and exchange.fits(self._kind, self._pattern, routing_key):
             self._news.append(message)
             if not self._awake:
                 self._awake = True
@@ -267,6 +367,33 @@ class _Ear:
         self._awake = False  # first, as in `_Intake._look`
         while self._news:
             self._on_message(self._news.popleft())
+
+
+class _History:
+    """Plays what a log kept, all at once."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        messages: Sequence[Message],
+        on_message: Callable[[Message], None],
+        on_ready: Callable[[], None],
+    ) -> None:
+        self._messages = messages
+        self._on_message = on_message
+        self._on_ready = on_ready
+        self._is_open = True
+        loop.add_callback(self._play)
+
+    def close(self) -> None:
+        self._is_open = False
+
+    def _play(self) -> None:
+        for message in self._messages:
+            if self._is_open:
+                self._on_message(message)
+        if self._is_open:
+            self._on_ready()
 
 
 class _Intake:
@@ -310,8 +437,7 @@ class _Intake:
     def add(self, queue: Queue) -> None:
         with self._shelf.lock:
             self._shelf.declare(queue)
-        in_hand = sum(name == queue.name for name, _ in self._held.values())
-        self._room[queue.name] = self._window - in_hand
+        self._room[queue.name] = self._window - self.held(queue.name)
         self.wake()
 
     def cancel(self, queue: str) -> None:
@@ -355,6 +481,14 @@ class _Intake:
         if not self._awake:
             self._awake = True
             self._loop.add_callback(self._look)
+
+    def takes(self, queue: str) -> bool:
+        """Whether it consumes from *queue*."""
+        return queue in self._room
+
+    def held(self, queue: str) -> int:
+        """How many messages of *queue* are in its hands."""
+        return sum(name == queue for name, _ in self._held.values())
 
     def _release(self, delivery: Delivery) -> tuple[str, _Entry] | None:
         held = self._held.pop(delivery.tag, None)

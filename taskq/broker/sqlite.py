@@ -19,13 +19,15 @@ from functools import partial
 from taskq import clock
 from taskq.broker import exchange
 from taskq.broker import sqlite_broadcast as broadcast
+from taskq.broker import sqlite_history as history
 from taskq.broker import sqlite_rows as rows
 from taskq.broker.base import BrokerOptions, Delivery, Done, Queue, Replies, Route, unheard
+from taskq.broker.sqlite_keeper import SqliteKeeper
 from taskq.broker.sqlite_owner import Owners
 from taskq.broker.sqlite_rows import Postmaster, Send
 from taskq.broker.sqlite_turn import STORAGE_ERRORS, Turn, not_written
 from taskq.broker.topology import dead
-from taskq.errors import BrokerUnavailable, ConfigurationError, PublishRefused
+from taskq.errors import ConfigurationError, PublishRefused
 from taskq.loop import Loop
 from taskq.sqlitefile import SqliteFile, location
 from taskq.wire.message import Message
@@ -44,7 +46,7 @@ class SqliteBroker:
         if len(options.urls) != 1:
             raise ConfigurationError(f"broker_url names {len(options.urls)} SQLite files, not one")
         path, synchronous = location(options.urls[0], options.root)
-        self._file = SqliteFile(path, rows.SCHEMA + broadcast.SCHEMA, synchronous)
+        self._file = SqliteFile(path, rows.SCHEMA + broadcast.SCHEMA + history.SCHEMA, synchronous)
         self._broadcasts = broadcast.Broadcasts(self._file)
         self._postmaster = Postmaster(options.dead_letter_max_length)
         self._dead_letter_ttl = options.dead_letter_ttl
@@ -62,7 +64,7 @@ class SqliteBroker:
     ) -> "_DirectOutlet | _TurnOutlet":
         if loop is None:
             return _DirectOutlet(self._file, self._postmaster, self._timeout, self._broadcasts)
-        return _TurnOutlet(self._turn(loop), self._broadcasts)
+        return _TurnOutlet(self._turn(loop), self._broadcasts, self._timeout)
 
     def intake(
         self,
@@ -87,23 +89,29 @@ class SqliteBroker:
         *,
         on_message: Callable[[Message], None],
         on_ready: Callable[[], None],
+        queue: str | None = None,
     ) -> broadcast.Listening:
         return broadcast.Listening(loop, self._file, exchange, pattern, on_message, on_ready)
+
+    def history(
+        self,
+        loop: Loop,
+        name: str,
+        exchange: str,
+        *,
+        on_message: Callable[[Message], None],
+        on_ready: Callable[[], None],
+    ) -> history.History:
+        return history.History(loop, self._file, name, on_message, on_ready)
 
     def lease(self, *_: object, **__: object) -> None:
         """One host's processes find another place for it."""
 
     def count(self, queue: str) -> int:
-        try:
-            given = queue, clock.wall()
-            with self._file.reading() as db:
-                (ready,) = db.execute(rows.COUNT, given).fetchone()
-                held = db.execute(rows.HELD, given).fetchall()
-            # What the dead hold is ready: the next one who takes will bury them.
-            alive = Owners.of(self._file.path).alive
-            return int(ready + sum(number for owner, number in held if not alive(owner)))
-        except STORAGE_ERRORS as error:
-            raise BrokerUnavailable(f"{self._file.path} cannot be read: {error}") from error
+        return self.keeper().count(queue)
+
+    def keeper(self, management: str | None = None) -> SqliteKeeper:
+        return SqliteKeeper(self._file, self._dead_letter_ttl)
 
     def close(self) -> None:
         self._file.close()
@@ -130,6 +138,7 @@ class _DirectOutlet:
         self._file = file
         self._postmaster = postmaster
         self._timeout = timeout
+        self._broadcasts = broadcasts
         self.broadcast = broadcasts.send
 
     def publish(
@@ -143,9 +152,13 @@ class _DirectOutlet:
         timeout: float | None = None,
         confirm: bool = True,
     ) -> None:
-        refused = None
+        refused: PublishRefused | None = None
+        patience = self._timeout if timeout is None else timeout
+        if route.log is not None:
+            done(self._broadcasts.keep(message, route, patience))
+            return
         try:
-            with self._file.writing(self._timeout if timeout is None else timeout) as db:
+            with self._file.writing(patience) as db:
                 send = Send(message, route, due, mandatory, done)
                 self._postmaster.insert(db, self._postmaster.rows(db, send))
             self._postmaster.learn(route)
@@ -163,8 +176,10 @@ class _DirectOutlet:
 class _TurnOutlet:
     """Publishes at the end of its loop's turn, with whatever else is written then."""
 
-    def __init__(self, turn: Turn, broadcasts: broadcast.Broadcasts) -> None:
+    def __init__(self, turn: Turn, broadcasts: broadcast.Broadcasts, timeout: float) -> None:
         self._turn = turn
+        self._timeout = timeout
+        self._broadcasts = broadcasts
         self.broadcast = broadcasts.send
         turn.join(self)
 
@@ -179,7 +194,11 @@ class _TurnOutlet:
         timeout: float | None = None,
         confirm: bool = True,
     ) -> None:
-        self._turn.publish(Send(message, route, due, mandatory, done))
+        if route.log is None:
+            self._turn.publish(Send(message, route, due, mandatory, done))
+        else:
+            patience = self._timeout if timeout is None else timeout
+            done(self._broadcasts.keep(message, route, patience))
 
     def close(self, timeout: float = 5.0) -> None:
         self._turn.leave(self, timeout)

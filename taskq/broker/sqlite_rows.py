@@ -9,6 +9,9 @@ A message is a row, and `state` says where it stands::
                     publish ----'      requeue, close, death of the owner,
                                        dead letter (in the queue beside)
 
+A row's id is the moment when it was written, in microseconds since the epoch, or just above the
+last one: ids only grow, whatever the clock does, and tell how old a message is.
+
 A held row names its `owner`, and so does every settlement: one by somebody who lost the message
 changes nothing.  When statements are run, and in which transaction, is decided in `sqlite`.
 """
@@ -63,9 +66,13 @@ BIND = "insert or ignore into binding values (?, ?, ?, ?)"
 _BOUND = "select exchange, type, routing_key, queue from binding where exchange = ?"
 _BOUND_BY = f"{_BOUND} and routing_key = ?"
 
-_INSERT = """
-insert into message (queue, rank, state, due, expires, exchange, routing_key, properties, body)
-values (?, ?, ?, ?, ?, ?, ?, ?, ?)
+_COLUMNS = "queue, rank, state, due, expires, exchange, routing_key, properties, body"
+#: SQLite gives each row the id above the last one, which makes the first one's that of all.
+_INSERT = f"insert into message ({_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+#: The row, then now in microseconds.
+_INSERT_FIRST = f"""
+insert into message ({_COLUMNS}, id)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, max(?, (select coalesce(max(id), 0) + 1 from message)))
 """
 #: (owner, queue, how many); the rows come in no order, but sort into theirs.
 TAKE = f"""
@@ -133,6 +140,30 @@ select (select count(*) from message where queue = given.queue and state = {_REA
         and expires <= given.now)
 from given
 """
+#: Of (queue, now), by parameters of these names.
+EXISTS = """
+select exists (select 1 from binding where queue = :queue)
+    or exists (select 1 from message where queue = :queue)
+"""
+DELAYED = f"""
+select count(*) from message
+where state = {_WAITING} and due > :now and (:queue is null or queue = :queue)
+"""
+#: When the oldest of what is ready was sent or became due: seconds, null if there is nothing.
+OLDEST = f"""
+select min(max(id / 1e6, coalesce(due, 0))) from message where queue = :queue and (
+    state = {_READY} or (state = {_WAITING} and due <= :now)
+) and (expires is null or expires > :now)
+"""
+PURGE = f"""
+delete from message
+where queue = :queue and (state = {_READY} or (state = {_WAITING} and due <= :now))
+"""
+#: What waits for its time stays: it may be that the queue is there again by then.
+DELETE = (
+    "delete from binding where queue = :queue",
+    f"delete from message where queue = :queue and state <> {_WAITING}",
+)
 
 
 #: A row as INSERT wants it, and as TAKE returns it.
@@ -186,7 +217,9 @@ class Postmaster:
 
     def insert(self, db: sqlite3.Connection, made: Sequence[Made]) -> None:
         """Write the rows *made*, in the transaction of *db*."""
-        db.executemany(_INSERT, made)
+        if made:
+            db.execute(_INSERT_FIRST, (*made[0], int(clock.wall() * 1e6)))
+            db.executemany(_INSERT, made[1:])
         self.bound(db, [row[0] for row in made if row[0].endswith(DEAD)])
 
     def bound(self, db: sqlite3.Connection, dead: Iterable[str]) -> None:

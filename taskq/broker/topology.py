@@ -1,8 +1,9 @@
 """Names and arguments of everything taskq declares on RabbitMQ: arithmetic on names.
 
-Work queues with their dead-letter queues, reply queues, and the delay ladder; who declares them,
-and when, is the business of `amqp`.  RabbitMQ compares arguments at each declaration and refuses
-(406) what differs, so a change here separates old processes from new ones.
+Work queues with their dead-letter queues, reply queues, the exchanges of who speaks to all and the
+log of what they said, and the delay ladder; who declares them, and when, is the business of `amqp`.
+RabbitMQ compares arguments at each declaration and refuses (406) what differs, so a change here
+separates old processes from new ones.
 
 **The delay ladder.**  A message that has to wait passes through queues whose time to live doubles
 from level to level, and thus waits in the broker and not in somebody's memory::
@@ -34,7 +35,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from taskq.broker.base import Queue
+from taskq.broker.base import Queue, Route
 
 #: The shortest delay in seconds; delays are rounded down to a multiple.
 UNIT = 1 / 16
@@ -54,6 +55,11 @@ _NO_DELIVERY_LIMIT = 1_000_000
 _DELIVERY_LIMIT = 100
 #: A caller that is away for longer than this (seconds) finds its results gone.
 REPLY_EXPIRES = 600
+
+#: What a log keeps: for so long (seconds), of so many messages where it has a row for each, and of
+#: so many bytes on RabbitMQ, which drops whole segments of these sizes.
+LOG_AGE, LOG_LENGTH = 7 * 86_400.0, 50_000
+_LOG_BYTES, _LOG_SEGMENT_BYTES = 20_000_000, 1_000_000
 
 #: How long (seconds) a claim waits for the worker that it belongs to before it goes home.
 _CLAIM_WAITS = 10
@@ -79,12 +85,13 @@ class DeclareQueue:
 
 @dataclass(frozen=True, slots=True)
 class DeclareExchange:
-    """A durable exchange; with *passive* it must exist already, of whatever type."""
+    """A durable exchange, or not; with *passive* it must exist already, of whatever kind."""
 
     name: str
     type: str = field(default="direct", compare=False)
     arguments: Mapping[str, Any] = field(default_factory=dict, compare=False)
     passive: bool = field(default=False, compare=False)
+    durable: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +147,8 @@ def arguments(queue: Queue, dead_letter_max_length: int) -> dict[str, Any]:
         own = _dead_arguments(dead_letter_max_length)
     elif queue.kind == "claim":
         own = {}  # all of `claim_arguments`
+    elif queue.kind == "log":
+        own = _log_arguments()
     else:
         own = _work_arguments(queue)
     return own | dict(queue.arguments)
@@ -186,10 +195,48 @@ def declarations(queue: Queue, dead_letter_max_length: int) -> tuple[Declaration
     if queue.kind == "work":
         needed.append(DeclareQueue(dead(queue.name), _dead_arguments(dead_letter_max_length)))
     needed.append(DeclareQueue(queue.name, arguments(queue, dead_letter_max_length)))
-    if queue.exchange:
+    if queue.kind == "log":
+        needed.append(told(queue.exchange))
+    elif queue.exchange:
         needed.append(DeclareExchange(queue.exchange, queue.exchange_type))
+    if queue.exchange:
         needed.append(BindQueue(queue.name, queue.exchange, queue.routing_key))
     return tuple(needed)
+
+
+def told(exchange: str) -> DeclareExchange:
+    """The exchange of who speaks to all that listen: its name says what it is.
+
+    Those of Celery's remote control, `NAME.pidbox` and `reply.NAME.pidbox`, do not outlive the
+    broker; all else is for events.
+    """
+    if not exchange.endswith(_PIDBOX):
+        return DeclareExchange(exchange, "topic")
+    is_for_replies = exchange.startswith(_REPLY)
+    return DeclareExchange(exchange, "direct" if is_for_replies else "fanout", durable=False)
+
+
+_PIDBOX, _REPLY = ".pidbox", "reply."
+
+
+def log(name: str, exchange: str) -> Queue:
+    """The queue that keeps what is sent to *exchange* for those who come later."""
+    return Queue(name, exchange, told(exchange).type, "#", kind="log")
+
+
+def logged(name: str, exchange: str) -> Route:
+    """The way to all who listen to *exchange*, and into its log *name*: see `Broker.history`."""
+    return Route(exchange, "", (log(name, exchange),))
+
+
+def _log_arguments() -> dict[str, Any]:
+    # A stream is read without being emptied, by many.
+    return {
+        "x-queue-type": "stream",
+        "x-max-age": f"{LOG_AGE / 86_400:.0f}D",
+        "x-max-length-bytes": _LOG_BYTES,
+        "x-stream-max-segment-size-bytes": _LOG_SEGMENT_BYTES,
+    }
 
 
 def _dead_arguments(max_length: int) -> dict[str, Any]:
@@ -278,6 +325,11 @@ def origin(headers: Mapping[str, Any], exchange: str, routing_key: str) -> tuple
         case [str(first_exchange), str(first_key)]:
             return first_exchange, first_key
     return exchange, routing_key
+
+
+def delay_queues() -> list[str]:
+    """The queues of the ladder from the lowest; where one is missing, so are those above it."""
+    return [_level(number) for number in range(LEVELS)]
 
 
 def _level(number: int) -> str:

@@ -25,8 +25,9 @@ from typing import Any, ClassVar
 import pytest
 
 from taskq import clock
-from taskq.broker.base import Broker, Delivery, Intake, Queue, Route
-from taskq.errors import ConfigurationError, PublishError, Undeliverable
+from taskq.broker.base import Broker, Delivery, Intake, Keeper, Listening, Queue, Route
+from taskq.broker.topology import logged
+from taskq.errors import ConfigurationError, PublishError, QueueError, Undeliverable
 from taskq.loop import Loop
 from taskq.wire.message import Message, Properties
 
@@ -112,6 +113,7 @@ class Bench:
         self.loop = Loop()
         self._outlet = broker.outlet(self.loop)
         self._intakes: list[Intake] = []
+        self._ears: list[Ear] = []
 
     def until(self, condition: Callable[[], Any], what: str) -> None:
         """Turn the loop until *condition* holds; *what* is for the failure's words."""
@@ -166,12 +168,69 @@ class Bench:
             lambda: self.broker.count(queue.name) == number, f"{number} messages in {queue.name}"
         )
 
+    def listen(self, exchange: str, pattern: str = "", queue: str | None = None) -> "Ear":
+        """Listen to *exchange*, and return when the ear is open."""
+        ear = Ear(self)
+        ear.listening = self.broker.listen(
+            self.loop,
+            exchange,
+            pattern,
+            on_message=ear.hear,
+            on_ready=ear.be_ready,
+            queue=queue,
+        )
+        self._ears.append(ear)
+        self.until(lambda: ear.ready, f"an ear for {exchange}")
+        return ear
+
+    def play(self, name: str, exchange: str, broker: Broker | None = None) -> list[bytes]:
+        """The bodies of what the log *name* plays until it is ready, which it is only once."""
+        ear = Ear(self)
+        ear.listening = (broker or self.broker).history(
+            self.loop, name, exchange, on_message=ear.hear, on_ready=ear.be_ready
+        )
+        self.until(lambda: ear.ready, f"the end of the log {name}")
+        played = ear.bodies.copy()
+        for _ in range(5):
+            self.loop.turn(0.01)
+        ear.listening.close()
+        ear.listening.close()
+        assert ear.ready == 1
+        assert played == ear.bodies
+        return played
+
     def close(self) -> None:
         """Close everything."""
+        for ear in self._ears:
+            ear.listening.close()
         for intake in self._intakes:
             intake.close()
         self._outlet.close()
         self.loop.close()
+
+
+class Ear:
+    """What was heard or played, and how often it was said to be ready."""
+
+    listening: Listening
+
+    def __init__(self, bench: Bench) -> None:
+        self.bodies: list[bytes] = []
+        self.ready = 0
+        self._bench = bench
+
+    def hear(self, message: Message) -> None:
+        """Take *message*."""
+        self.bodies.append(message.body)
+
+    def be_ready(self) -> None:
+        """Count it."""
+        self.ready += 1
+
+    def expect(self, *bodies: bytes) -> None:
+        """Wait until just *bodies* were heard, in this order."""
+        self._bench.until(lambda: len(self.bodies) >= len(bodies), f"{bodies} to be heard")
+        assert list(bodies) == self.bodies
 
 
 class BrokerContract:
@@ -206,6 +265,13 @@ class BrokerContract:
         bench = Bench(broker)
         yield bench
         bench.close()
+
+    @pytest.fixture
+    def keeper(self, broker: Broker) -> Iterator[Keeper]:
+        """A look at its queues from outside."""
+        keeper = broker.keeper()
+        yield keeper
+        keeper.close()
 
     # -- a message arrives as it was sent ----------------------------------------------------
 
@@ -631,6 +697,89 @@ class BrokerContract:
 
         bench.expect_count(queue, 1)
 
+    def test_a_keeper_tells_what_is_ready_delayed_and_in_hand(
+        self, bench: Bench, keeper: Keeper
+    ) -> None:
+        queue, before = a_queue(), int(clock.wall())
+        bench.send(queue, b"1", b"2", b"3")
+        bench.publish(a_message(), straight_to(queue), due=clock.wall() + 600)
+        bench.receive(queue, number=2, window=2)
+
+        stock = keeper.look([queue.name, a_queue().name])[queue.name]
+
+        assert (queue.name, 1) == (stock.queue, stock.ready)
+        assert stock.unacked in (2, None)
+        assert stock.consumers in (1, None)
+        assert stock.delayed in (1, None)
+        assert stock.oldest is None or before <= stock.oldest <= clock.wall()
+        assert stock.type is not None
+        assert keeper.delayed() >= 1
+
+    def test_looking_makes_no_queue_and_changes_no_message(
+        self, bench: Bench, keeper: Keeper
+    ) -> None:
+        queue, nowhere = a_queue(), a_queue().name
+        bench.send(queue, b"1", b"2")
+
+        for _ in range(3):
+            assert {queue.name} == keeper.look([nowhere, queue.name]).keys()
+        hold = bench.receive(queue, number=2)
+
+        assert [b"1", b"2"] == hold.bodies
+        assert not any(each.redelivered or each.count for each in hold.deliveries)
+        assert isinstance(bench.publish(a_message(), Route("", nowhere)), Undeliverable)
+
+    def test_a_purge_takes_what_is_ready_and_says_how_many(
+        self, bench: Bench, keeper: Keeper
+    ) -> None:
+        queue = a_queue()
+        bench.send(queue, b"in hand", b"1", b"2")
+        hold = bench.receive(queue, window=1)
+
+        assert keeper.purge(queue.name) == 2
+        assert keeper.purge(queue.name) == 0
+        hold.intake.close()
+
+        assert [b"in hand"] == bench.receive(queue).bodies
+
+    def test_a_queue_can_be_deleted_and_made_again(self, bench: Bench, keeper: Keeper) -> None:
+        queue = a_queue()
+        bench.send(queue, b"old")
+
+        keeper.delete(queue.name)
+        assert {} == keeper.look([queue.name])
+        hold = bench.consume(queue)
+        bench.send(queue, b"new")
+        bench.expect(hold, 1)
+
+        assert [b"new"] == hold.bodies
+
+    def test_what_is_in_use_or_not_empty_is_not_deleted_by_who_says_so(
+        self, bench: Bench, keeper: Keeper
+    ) -> None:
+        queue = a_queue()
+        bench.send(queue, b"1", b"2")
+        hold = bench.receive(queue, window=1)
+
+        with pytest.raises(QueueError, match="in use"):
+            keeper.delete(queue.name, if_unused=True)
+        hold.intake.close()
+        with pytest.raises(QueueError, match="not empty"):
+            keeper.delete(queue.name, if_empty=True)
+        keeper.purge(queue.name)
+        keeper.delete(queue.name, if_unused=True, if_empty=True)
+
+        assert {} == keeper.look([queue.name])
+
+    def test_what_is_not_there_cannot_be_purged_or_deleted(self, keeper: Keeper) -> None:
+        name = a_queue().name
+
+        with pytest.raises(QueueError, match=name):
+            keeper.purge(name)
+        with pytest.raises(QueueError, match=name):
+            keeper.delete(name)
+        assert {} == keeper.look([name])
+
     def test_messages_outlive_the_broker_object(
         self, bench: Bench, open_broker: OpenBroker
     ) -> None:
@@ -748,6 +897,91 @@ class BrokerContract:
         bench.send(queue, b"1")
 
         assert [b"1"] == bench.receive(queue).bodies
+
+    def test_a_command_is_heard_by_all(self, bench: Bench) -> None:
+        exchange, one = f"{uuid.uuid4().hex}.pidbox", uuid.uuid4().hex
+        ears = [bench.listen(exchange), bench.listen(exchange, queue=f"{one}.{exchange}")]
+
+        bench.until(lambda: bench.broadcast(a_message(b"ping"), exchange, ""), "a way out")
+
+        for ear in ears:
+            ear.expect(b"ping")
+
+    def test_a_reply_is_heard_by_whom_its_key_names(self, bench: Bench) -> None:
+        exchange = f"reply.{uuid.uuid4().hex}.pidbox"
+        asker, another = bench.listen(exchange, "asker"), bench.listen(exchange, "another")
+
+        for key in ("nobody", "asker", "another"):
+            said = a_message(key.encode())
+            bench.until(partial(bench.broadcast, said, exchange, key), "a way out")
+
+        asker.expect(b"asker")
+        another.expect(b"another")
+
+    def test_who_has_begun_to_listen_misses_no_reply(self, bench: Bench) -> None:
+        exchange = f"reply.{uuid.uuid4().hex}.pidbox"
+        for number in range(5):
+            key, body = f"asker-{number}", str(number).encode()
+            unheard = a_message(b"unheard")
+            bench.until(partial(bench.broadcast, unheard, exchange, key), "a way out")
+
+            ear = bench.listen(exchange, key)
+            bench.until(partial(bench.broadcast, a_message(body), exchange, key), "a way out")
+
+            bench.until(partial(ear.bodies.__contains__, body), "a reply")
+
+    def test_what_is_logged_is_heard_by_all_who_listen(self, bench: Bench) -> None:
+        exchange, log = f"{uuid.uuid4().hex}.pidbox", uuid.uuid4().hex
+        ears = [bench.listen(exchange), bench.listen(exchange)]
+
+        assert bench.publish(a_message(b"revoke"), logged(log, exchange)) is None
+
+        for ear in ears:
+            ear.expect(b"revoke")
+
+    def test_what_is_logged_is_played_to_those_who_come_later(
+        self, bench: Bench, open_broker: OpenBroker
+    ) -> None:
+        exchange, log = f"{uuid.uuid4().hex}.pidbox", uuid.uuid4().hex
+        bodies = [b"%d" % number for number in range(20)]
+        for body in bodies:
+            assert bench.publish(a_message(body), logged(log, exchange)) is None
+
+        other = open_broker()
+        assert bodies == bench.play(log, exchange)
+        assert bodies == bench.play(log, exchange, other)
+        assert bench.publish(a_message(b"more"), logged(log, exchange)) is None
+        assert [*bodies, b"more"] == bench.play(log, exchange, other)
+        other.close()
+
+    def test_a_log_keeps_more_than_is_played_at_once(self, bench: Bench) -> None:
+        exchange, log = f"{uuid.uuid4().hex}.pidbox", uuid.uuid4().hex
+        bodies = [b"%d" % number for number in range(2_500)]
+
+        answers = [bench.post(a_message(body), logged(log, exchange)) for body in bodies]
+        bench.until(lambda: all(answers), "all confirms")
+
+        assert [[None]] * len(bodies) == answers
+        assert bodies == bench.play(log, exchange)
+
+    def test_a_log_that_nothing_was_said_to_is_played_at_once(self, bench: Bench) -> None:
+        exchange, log = f"{uuid.uuid4().hex}.pidbox", uuid.uuid4().hex
+
+        assert bench.play(log, exchange) == []
+        assert bench.play(log, exchange) == []
+
+    def test_a_history_that_is_closed_says_nothing_more(self, bench: Bench) -> None:
+        exchange, log = f"{uuid.uuid4().hex}.pidbox", uuid.uuid4().hex
+        bench.publish(a_message(b"revoke"), logged(log, exchange))
+        ear = Ear(bench)
+
+        history = bench.broker.history(
+            bench.loop, log, exchange, on_message=ear.hear, on_ready=ear.be_ready
+        )
+        history.close()
+        assert [b"revoke"] == bench.play(log, exchange)
+
+        assert ([], 0) == (ear.bodies, ear.ready)
 
     def test_a_broker_has_replies_or_says_that_it_has_none(self, broker: Broker) -> None:
         loop = Loop()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskq.broker import topology
-from taskq.broker.base import Queue
+from taskq.broker.base import Queue, Route
 from taskq.broker.topology import BindExchange, BindQueue, DeclareExchange, DeclareQueue
 
 MAX = 1000
@@ -214,3 +214,41 @@ def test_a_queue_of_a_named_exchange_is_bound_after_both_exist():
 def test_names_of_queues():
     assert "q.dead" == topology.dead("q")
     assert "p-q" == topology.physical("q", "p-")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "durable"),
+    [
+        ("celeryev", "topic", True),
+        ("celery.pidbox", "fanout", False),
+        ("shop.pidbox", "fanout", False),
+        ("reply.celery.pidbox", "direct", False),
+        ("reply.celery", "topic", True),
+    ],
+)
+def test_the_name_of_an_exchange_for_all_says_what_it_is(name, kind, durable):
+    exchange = topology.told(name)
+
+    assert (name, kind, durable) == (exchange.name, exchange.type, exchange.durable)
+
+
+def test_a_log_is_a_stream_that_is_bound_to_what_it_keeps():
+    route = topology.logged("taskq.control", "celery.pidbox")
+    (log,) = route.declare
+
+    queue, exchange, binding = topology.declarations(log, MAX)
+
+    assert ("celery.pidbox", "", "taskq.control") == (route.exchange, route.routing_key, route.log)
+    assert queue == DeclareQueue("taskq.control")
+    assert {
+        "x-queue-type": "stream",
+        "x-max-age": "7D",
+        "x-max-length-bytes": 20_000_000,
+        "x-stream-max-segment-size-bytes": 1_000_000,
+    } == queue.arguments
+    assert ("celery.pidbox", "fanout", False) == (exchange.name, exchange.type, exchange.durable)
+    assert ("taskq.control", "celery.pidbox") == (binding.queue, binding.exchange)
+
+
+def test_work_is_in_no_log():
+    assert Route("", "q", (Queue("q"),)).log is None

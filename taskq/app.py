@@ -10,13 +10,23 @@ import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, Unpack, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 from taskq import schedules
 from taskq.backends import open_backend
 from taskq.backends.base import Backend
 from taskq.broker import open_broker
-from taskq.broker.base import Broker, Outlet
+from taskq.broker.base import Broker, Outlet, Route
 from taskq.broker.topology import physical
 from taskq.client.base import set_default_app
 from taskq.client.eager import run_in_place
@@ -30,6 +40,10 @@ from taskq.client.task import Task, TaskOptions
 from taskq.client.timetable import Setup, Timetable
 from taskq.errors import ConfigurationError
 from taskq.settings import Settings
+from taskq.wire.message import Message
+
+if TYPE_CHECKING:
+    from taskq.control.inspector import Control
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -87,6 +101,7 @@ class TaskQ:
         self._backend: Backend | None = None
         self._producer: Producer | None = None
         self._router: tuple[int, RouterTable] | None = None
+        self._control: Control | None = None
         self.sender = Sender(self, lambda: self.router, lambda: self.producer)
         for share in _shared:
             share(self)
@@ -288,6 +303,20 @@ class TaskQ:
         return self._producer
 
     @property
+    def control(self) -> "Control":
+        """What asks and steers workers: `app.control.inspect().active()`."""
+        from taskq.control.inspector import Control
+
+        if self._control is None:
+            self._control = Control(
+                lambda: self.broker,
+                self._publish,
+                lambda queue: physical(queue, self.conf.queue_prefix),
+                lambda: self.conf.publish_timeout,
+            )
+        return self._control
+
+    @property
     def router(self) -> RouterTable:
         """The queues and routes that the settings name, as they are now."""
         known = self._router
@@ -336,6 +365,9 @@ class TaskQ:
         self.registry.register(task)
         self._timetable.check(task)
         return task
+
+    def _publish(self, message: Message, route: Route) -> None:
+        self.producer.publish(message, route)
 
     def _run_signature(self, call: Signature) -> EagerResult[Any]:
         task = call.type or self.registry[call.task]

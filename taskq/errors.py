@@ -7,6 +7,7 @@
     ├── TaskNotRegistered            a name that no task here has (Celery: NotRegistered)
     ├── TaskAlreadyRegistered        two functions want one name
     ├── BrokerUnavailable            no connection within the time allowed
+    ├── QueueError                   what an operator asked of a queue cannot be done
     ├── BackendUnavailable           the result store did not answer
     ├── PublishError
     │   ├── PublishRefused           certainly not queued
@@ -59,6 +60,10 @@ class TaskAlreadyRegistered(TaskqError):
 
 class BrokerUnavailable(TaskqError):
     """No connection to any broker URL could be made within the time allowed."""
+
+
+class QueueError(TaskqError):
+    """What was asked of a queue cannot be done: there is none, it is in use, it is not empty."""
 
 
 class BackendUnavailable(TaskqError):

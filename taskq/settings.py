@@ -54,6 +54,7 @@ from taskq import log, schedules, url
 from taskq.backends.base import BackendOptions
 from taskq.broker.base import BrokerOptions
 from taskq.errors import ConfigurationError
+from taskq.rate import parse_rate
 from taskq.wire.task import MAX_REPR
 
 #: Sources of values, weakest first.
@@ -105,12 +106,12 @@ _FOREIGN = frozenset(
     task_create_missing_queue_type task_create_missing_queue_exchange_type
     task_inherit_parent_priority task_default_delivery_mode task_default_queue_type
     task_default_exchange task_default_exchange_type task_default_routing_key
-    task_default_rate_limit task_retry_on_worker_lost task_remote_tracebacks
+    task_retry_on_worker_lost task_remote_tracebacks
     task_repr_maxlevels task_allow_error_cb_on_chord_header
     worker_agent worker_autoscaler worker_cancel_long_running_tasks_on_connection_loss
     worker_enable_soft_shutdown_on_idle worker_consumer
-    worker_direct worker_disable_rate_limits worker_deduplicate_successful_tasks
-    worker_enable_remote_control worker_hijack_root_logger worker_log_color worker_log_datefmt
+    worker_direct worker_deduplicate_successful_tasks
+    worker_hijack_root_logger worker_log_color worker_log_datefmt
     worker_log_format worker_lost_wait worker_pool_putlocks worker_pool_restarts
     worker_pool_start_method worker_proc_alive_timeout worker_eta_task_limit
     worker_enable_prefetch_count_reduction worker_disable_prefetch worker_redirect_stdouts
@@ -158,7 +159,7 @@ _RENAMED = {
 }
 
 #: Variables that start with TASKQ_ and are no settings.
-_OTHER_VARIABLES = frozenset({"TASKQ_APP", "TASKQ_REQUIRE_BROKER"})
+_OTHER_VARIABLES = frozenset({"TASKQ_APP", "TASKQ_MANAGEMENT_URL", "TASKQ_REQUIRE_BROKER"})
 
 #: Embedded databases that this process has announced in its log.
 _announced: set[str] = set()
@@ -174,6 +175,11 @@ def _zone(name: str | None) -> str | None:
     if name is not None:
         schedules.zone_named(name)
     return name
+
+
+def _rate(rate: str | float | None) -> str | float | None:
+    parse_rate(rate)
+    return rate
 
 
 def _schedule(entries: dict[str, Any]) -> dict[str, Any]:
@@ -305,6 +311,9 @@ class Settings(BaseModel):
     #: Seconds after which a task is killed, or told by SoftTimeLimitExceeded; None or 0: never.
     task_time_limit: NonNegativeFloat | None = None
     task_soft_time_limit: NonNegativeFloat | None = None
+    #: How often each worker may begin a task that has no `rate_limit` of its own: "10/s", "100/m",
+    #: "5/h".
+    task_default_rate_limit: Annotated[str | float | None, AfterValidator(_rate)] = None
 
     # -- results -----------------------------------------------------------------------------
 
@@ -333,6 +342,10 @@ class Settings(BaseModel):
     #: KiB of resident memory.
     worker_max_memory_per_child: PositiveInt | None = None
     worker_child_start_timeout: Seconds = 30.0
+    #: Let no task wait for its `rate_limit`.
+    worker_disable_rate_limits: bool = False
+    #: Hear commands of operators: inspect, control, Flower.
+    worker_enable_remote_control: bool = True
     #: Tell monitors what becomes of tasks, as -E does.
     worker_send_task_events: bool = False
     #: Seconds between two events by which a worker tells monitors that it lives; 0: none.

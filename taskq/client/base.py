@@ -36,6 +36,15 @@ class Sends(Protocol):
         """Send the next try of *request*, a run of *task*, that differs in what *again* says."""
 
 
+class Revokes(Protocol):
+    """What tells workers that a task is not to run."""
+
+    def revoke(
+        self, task_id: str, *, terminate: bool = False, signal: str | int | None = None
+    ) -> object:
+        """Have the task never run; with *terminate*, end it by *signal* where it does."""
+
+
 class App(Protocol):
     """The one object a user makes, as its tasks and results see it."""
 
@@ -50,6 +59,10 @@ class App(Protocol):
     @property
     def sender(self) -> Sends:
         """What sends."""
+
+    @property
+    def control(self) -> Revokes:
+        """What steers workers."""
 
     def run_in_place(
         self,

@@ -150,6 +150,14 @@ class AsyncResult(Generic[R]):
         self._final = None
         self._app.backend.forget(self.id)
 
+    def revoke(self, terminate: bool = False, signal: str | int | None = None) -> None:
+        """Have the task never run; it ends as REVOKED where a worker meets it.
+
+        Returns when the broker has it, PublishError otherwise.  With *terminate* a run that goes on
+        is ended by *signal*, SIGTERM if nothing else is said.  What has ended stays as it is.
+        """
+        self._app.control.revoke(self.id, terminate=terminate, signal=signal)
+
     status = state
     info = result
 
@@ -283,6 +291,9 @@ class EagerResult(AsyncResult[R]):
 
     def forget(self) -> None:
         """Nothing is kept anywhere."""
+
+    def revoke(self, terminate: bool = False, signal: str | int | None = None) -> None:
+        """Nothing happens: the task has run."""
 
     def _open(self, result: Result, propagate: bool) -> R:
         if propagate and result.state in states.PROPAGATE_STATES:

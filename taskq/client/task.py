@@ -21,6 +21,7 @@ from taskq.client.options import CallOptions, Signature
 from taskq.client.result import AsyncResult, EagerResult
 from taskq.client.validation import Validation, plain
 from taskq.errors import Ignore, MaxRetriesExceededError, Reject, Retry
+from taskq.rate import parse_rate
 from taskq.retry import RetryPolicy
 from taskq.settings import closest
 from taskq.wire.result import Result
@@ -56,6 +57,7 @@ class TaskOptions(TypedDict, total=False):
     track_started: bool
     time_limit: float | None
     soft_time_limit: float | None
+    rate_limit: str | float | None
     priority: int | None
     expires: float | None
     pydantic: bool
@@ -107,6 +109,8 @@ class Task(Generic[P, R]):
     #: Seconds after which it is killed, and told by SoftTimeLimitExceeded; None or 0: never.
     time_limit: float | None = _setting("task_time_limit")
     soft_time_limit: float | None = _setting("task_soft_time_limit")
+    #: How often each worker begins it at most: "10/s", "100/m", "5/h"; None: as often as it can.
+    rate_limit: str | float | None = _setting("task_default_rate_limit")
     #: How often it may be tried again; None: without end.
     max_retries: int | None = 3
     #: Seconds before a retry, where neither the call to `retry` nor *retry_backoff* says otherwise.
@@ -164,6 +168,7 @@ class Task(Generic[P, R]):
         self.__qualname__ = source.__qualname__
         self.__module__ = source.__module__
         _ = self.retry_policy  # what is none is refused here, not at the first failure
+        parse_rate(self._own("rate_limit"))
         #: The options of each call that the author set, weaker than a route's.
         self.call_options = {
             option: value for option in _CALL_OPTIONS if (value := self._own(option)) is not None

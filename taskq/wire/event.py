@@ -80,6 +80,11 @@ class EventWriter:
         """Another's logical clock stood at *clock*: what is said from now on comes after that."""
         self.clock = max(self.clock, clock)
 
+    def tick(self) -> int:
+        """Count the logical clock one on, and say where it stands."""
+        self.clock += 1
+        return self.clock
+
     def event(self, kind: str, now: float, fields: Mapping[str, Any]) -> str:
         """An event of any *kind* (`worker-online`), with *fields* that JSON knows."""
         self.clock += 1

@@ -1,8 +1,8 @@
 """What a worker says of itself when it starts: one screen for the person who started it."""
 
 import sys
-from importlib.metadata import version
 
+from taskq import __version__
 from taskq.url import masked
 from taskq.worker.manifest import Manifest
 from taskq.worker.options import WorkerOptions
@@ -28,5 +28,5 @@ def text(options: WorkerOptions, manifest: Manifest, concurrency: int, broker: s
         ("children", f"{concurrency} ({options.pool})"),
         ("tasks", ("\n" + " " * 12).join(listed) or "none: nothing can run here"),
     ]
-    lines = [f"taskq {version('taskq')}  {options.name}  app {manifest.app}"]
+    lines = [f"taskq {__version__}  {options.name}  app {manifest.app}"]
     return "\n".join([*lines, *(f"  {label:<9} {value}" for label, value in rows), ""])

@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from taskq import clock, hooks, log
-from taskq.worker import clerk, frames
+from taskq.worker import clerk, frames, stacks
 from taskq.worker.executor import Executor, Terminated
 from taskq.worker.frames import ChildLine
 from taskq.worker.options import WorkerOptions
@@ -35,6 +35,7 @@ def main(app: "TaskQ", sock: socket.socket, slate: int, options: WorkerOptions) 
     app.use_outlet(relay)
     page = Slate(slate)
     executor = Executor(app, relay, page, node=options.name)
+    stacks.answer(slate)
     hooks.worker_process_init.send()
     signal.signal(signal.SIGUSR1, lambda _number, _frame: executor.warn())
     line.send([frames.READY, os.getpid()])

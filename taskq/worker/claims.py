@@ -11,7 +11,8 @@ When the worker dies the copy falls back into the claim queue, and from there, a
 (`topology`), into the work queue that it came from.  A worker that was only cut off is quicker:
 it finds its claims, and the jobs that still run take them up again.
 
-This file names claims; when to make one, and what it means for a job, is the dispatcher's business.
+This file names claims; when to make one is the dispatcher's business, what it means for a job that
+of `renewal`.
 """
 
 import secrets

@@ -81,8 +81,8 @@ class Executor:
         self._relay = relay
         self._slate = page
         self._node = node
-        #: The moment from which `warn` strikes; None outside of tasks with a soft time limit.
-        self._warn_after: float | None = None
+        #: The job whose function runs, 0 outside of it: what `warn` may strike.
+        self._inside = 0
         self._accept = tuple(app.conf.accept_content)
         self._max_payload = app.conf.task_max_payload
         log.limit(app.conf.repr_max_length)
@@ -167,8 +167,7 @@ class Executor:
             )
         started = clock.monotonic()
         self._slate.write(number, slate.IN_USER_CODE, started)
-        soft = headers.soft_time_limit or task.soft_time_limit
-        self._warn_after = started + soft if soft else None
+        self._inside = number
         try:
             value = task.invoke(request.args, request.kwargs)
             ending = _Ending(Outcome.SUCCESS, states.SUCCESS, value)
@@ -184,19 +183,18 @@ class Executor:
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             ending = _failure(error)
         finally:
-            self._warn_after = None
+            self._inside = 0
             self._slate.write(number, slate.AROUND, started)
         return ending, clock.monotonic() - started
 
     def warn(self) -> None:
-        """Raise SoftTimeLimitExceeded where the task is, if its soft limit has passed.
+        """Raise SoftTimeLimitExceeded where the task is, if the parent says so on the slate.
 
         Called by a signal handler on the main thread.  A signal that comes too late, when the next
-        task runs already, finds that task's own limit not reached.
+        task runs already, finds another job's number there.
         """
-        after = self._warn_after
-        if after is not None and clock.monotonic() >= after:
-            self._warn_after = None
+        if self._inside and self._slate.is_warned(self._inside):
+            self._inside = 0
             raise SoftTimeLimitExceeded
 
     def _track_start(self, request: Request) -> None:

@@ -1,6 +1,12 @@
 """The parent's hold on one nursery: starts it, asks it for children, hears what it says.
 
-Which nursery serves, and what its words mean for children and jobs, is the pool's business.
+Which nursery serves, and what its words mean for children and jobs, is the pool's business.  The
+socket between the two carries msgpack arrays::
+
+    parent to nursery    FORK child-number    (with two descriptors: the child's socket, its slate)
+                         ANNOUNCE             (the worker is ready: tell the app's hooks)
+    nursery to parent    MANIFEST mapping | BROKEN text
+                         BORN child-number pid | DIED pid status peak-KiB
 """
 
 import socket
@@ -8,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import msgpack
 
@@ -16,6 +22,13 @@ from taskq import clock, log
 from taskq.loop import Loop
 from taskq.worker import frames
 from taskq.worker.options import WorkerOptions
+
+FORK: Final = 1
+MANIFEST: Final = 2
+BROKEN: Final = 3
+BORN: Final = 4
+DIED: Final = 5
+ANNOUNCE: Final = 6
 
 #: A nursery that was let go may take so long to end before it is killed, in seconds.
 _PATIENCE = 5.0

@@ -291,6 +291,8 @@ class ChildLine:
     def frames(self) -> Iterator[Frame]:
         """The parent's orders, until it says STOP or is gone."""
         while True:
+            if not self._jobs:
+                self._say_done()  # what came last was no job, and what is done was kept for one
             with self._read_lock:
                 frame = self._jobs.popleft() if self._jobs else None
                 if frame is None and not self._read():

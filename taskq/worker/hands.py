@@ -3,7 +3,7 @@
 One part of the parent; the supervisor makes it once broker and pool are there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -19,8 +19,10 @@ from taskq.worker.dispatcher import Dispatcher
 from taskq.worker.frames import Frame
 from taskq.worker.herald import Herald
 from taskq.worker.ledger import Job
+from taskq.worker.outcome import Outcome
 from taskq.worker.pool import Pool
 from taskq.worker.recall import Recall
+from taskq.worker.taps import Taps
 from taskq.worker.timekeeper import Timekeeper
 
 #: Of properties that cannot be decoded, so much is kept in the dead letter.
@@ -28,12 +30,12 @@ _KEPT = 16 * 1024
 
 
 class WorkerHands:
-    """Carries out what a dispatcher asks for; see `dispatcher.Hands` for the verbs."""
+    """Carries out what a dispatcher asks for; see `verbs.Hands`."""
 
     # Set by the supervisor right after it made the dispatcher with these hands.
     dispatcher: Dispatcher
     timekeeper: Timekeeper
-    recall: Recall
+    recaller: Recall
 
     def __init__(
         self,
@@ -41,7 +43,7 @@ class WorkerHands:
         pool: Pool,
         intake: Intake,
         outlet: Outlet,
-        queues: Sequence[Queue],
+        queues: Iterable[Queue],
         *,
         node: str,
         dead_letter_ttl: float,
@@ -51,7 +53,8 @@ class WorkerHands:
         self._pool = pool
         self._intake = intake
         self._outlet = outlet
-        self._queues = queues
+        #: What is taken from where.
+        self.taps = Taps(intake, queues)
         self._node = node
         self.claims = claims.Claims()
         #: Tells monitors what becomes of tasks; None while that is not wanted.
@@ -86,6 +89,8 @@ class WorkerHands:
             self.herald.started(job)
 
     def ended(self, job: Job) -> None:
+        if job.outcome is Outcome.REVOKED:
+            log.event("task-revoked", name=job.name, id=job.id, reason=job.reason)
         if self.herald is not None:
             self.herald.ended(job)
 
@@ -110,16 +115,24 @@ class WorkerHands:
         self._intake.resize(window)
 
     def look(self) -> None:
-        self.recall.look()
+        self.recaller.look()
+
+    def recall(self, child: int) -> None:
+        self.recaller.recall(child)
+
+    def terminate(self, child: int, job: Job, signum: int) -> bool:
+        return self.timekeeper.terminate(child, job, signum)
 
     def take_more(self, more: bool) -> None:
         if more:
             log.event("intake-resumed")
-            for queue in self._queues:
-                self._intake.add(queue)
+            self.taps.open("full")
         else:
             log.event("intake-paused", held=self.dispatcher.ledger.size)
-            self._intake.pause()
+            self.taps.close("full")
+
+    def pause(self, queue: str, paused: bool) -> None:
+        self.taps.pause(queue, paused)
 
     def wake(self, at: float) -> None:
         self._loop.call_later(
@@ -168,7 +181,7 @@ class WorkerHands:
         try:
             message = task.resend(job.delivery.message, {claims.HEADER: self.claims.name(job)})
         except ValueError:  # no room in its headers: the broker will take it back
-            self.dispatcher.claim_refused(job.number)
+            self.dispatcher.renewal.refused(job.number)
             return
         log.event("task-claimed", name=job.name, id=job.id)
         self._outlet.publish(
@@ -177,7 +190,7 @@ class WorkerHands:
 
     def _on_claimed(self, number: int, error: PublishError | None) -> None:
         if error is not None:
-            self.dispatcher.claim_refused(number)
+            self.dispatcher.renewal.refused(number)
 
     def _home(self, job: Job) -> Route:
         """Back to the very queue it came from: an exchange might copy it to others, too."""
@@ -202,13 +215,15 @@ class WorkerHands:
                     Properties(headers=kept, expiration=expiration, delivery_mode=2), original.body
                 )
         except ValueError as error:  # no room in its headers
-            self.dispatcher.copied(job.number, str(error), refused=True)
+            self.dispatcher.clearing.copied(job.number, str(error), refused=True)
             return
         self._outlet.publish(message, route, partial(self._on_copied, job.number), due=due)
 
     def _on_copied(self, number: int, error: PublishError | None) -> None:
         refused = isinstance(error, PublishRefused)
-        self.dispatcher.copied(number, None if error is None else str(error), refused=refused)
+        self.dispatcher.clearing.copied(
+            number, None if error is None else str(error), refused=refused
+        )
 
     # -- the clerk ---------------------------------------------------------------------------
 
@@ -231,7 +246,7 @@ class WorkerHands:
         job = self.dispatcher.ledger.get(number)
         if error is not None and job is not None:
             log.event("result-lost", name=job.name, id=job.id, reason=error)
-        self.dispatcher.stored(number)
+        self.dispatcher.clearing.stored(number)
 
     def dismiss_clerk(self) -> None:
         """Let the clerk go when it has answered; the next request has another one."""

@@ -9,7 +9,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from taskq import clock
+from taskq import __version__, clock
 from taskq.broker.base import Outlet
 from taskq.events.sender import EventSender
 from taskq.loop import Loop, Timer
@@ -37,16 +37,15 @@ class Herald:
         interval: float,
         vitals: Callable[[], tuple[int, int]],
     ) -> None:
-        from importlib.metadata import version
-
         self._loop = loop
-        self._writer = EventWriter(node, os.getpid(), clock.hours_west())
-        self._sender = EventSender(loop, outlet, self._writer)
+        #: Also the node's logical clock.
+        self.writer = EventWriter(node, os.getpid(), clock.hours_west())
+        self._sender = EventSender(loop, outlet, self.writer)
         self._interval = interval
         self._vitals = vitals
         self._software = {
             "sw_ident": "taskq",
-            "sw_ver": version("taskq"),
+            "sw_ver": __version__,
             "sw_sys": platform.system(),
         }
         self._introduced = False
@@ -63,12 +62,16 @@ class Herald:
         """Introduce the worker to monitors, and say from then on that it lives."""
         if not self._interval:
             return
-        self._writer.move(clock.hours_west())
+        self.writer.move(clock.hours_west())
         kind = "worker-heartbeat" if self._introduced else "worker-online"
         if self._sender.tell(kind, self._state()):
             self._introduced = True
         delay = self._interval if self._introduced else min(_RETRY, self._interval)
         self._timer = self._loop.call_later(delay, self.start)
+
+    def beat(self) -> None:
+        """Say now that the worker lives, because somebody has asked."""
+        self._sender.tell("worker-heartbeat", self._state())
 
     def close(self) -> None:
         """Say what is left to say, and that the worker goes."""
@@ -95,18 +98,18 @@ class Herald:
         if job.number > self._last:
             self._last = job.number
             if job.headers is not None:
-                self._sender.put(self._writer.received(job.headers, clock.wall()))
+                self._sender.put(self.writer.received(job.headers, clock.wall()))
 
     def started(self, job: Job) -> None:
         """*job* was handed to a child, perhaps before anybody said that it was received."""
         self.received(job)
-        self._sender.put(self._writer.started(job.id, clock.wall()))
+        self._sender.put(self.writer.started(job.id, clock.wall()))
 
     def done(self, number: int, job: Job | None, shown: str | None, runtime: float) -> None:
         """A child says that job *number* succeeded; *job* is None if that was known already."""
         task_id = self._owed.pop(number, (0, None))[1] if job is None else job.id
         if task_id is not None:
-            self._sender.put(self._writer.succeeded(task_id, clock.wall(), shown, runtime))
+            self._sender.put(self.writer.succeeded(task_id, clock.wall(), shown, runtime))
 
     def found_done(self, child: int, job: Job) -> None:
         """*job* succeeded, and *child* has not said so yet."""
@@ -117,7 +120,7 @@ class Herald:
         for number, (by, task_id) in list(self._owed.items()):
             if by == child:
                 del self._owed[number]
-                self._sender.put(self._writer.succeeded(task_id, clock.wall(), None, None))
+                self._sender.put(self.writer.succeeded(task_id, clock.wall(), None, None))
 
     def heard(
         self,
@@ -148,10 +151,13 @@ class Herald:
             case Outcome.IGNORE:
                 pass  # Celery says nothing of it either
             case Outcome.REVOKED:
-                expired = text == "expired"
-                self._put(
-                    "task-revoked", job, {"terminated": False, "signum": None, "expired": expired}
-                )
+                doom = job.doom if text == "terminated" else None
+                fields = {
+                    "terminated": doom is not None,
+                    "signum": doom.signum if doom is not None else None,
+                    "expired": text == "expired",
+                }
+                self._put("task-revoked", job, fields)
             case Outcome.REJECT | Outcome.REJECT_REQUEUE | Outcome.UNSTORED:
                 self._put("task-rejected", job, {"requeue": outcome is not Outcome.REJECT})
             case Outcome.RETRY:
@@ -160,4 +166,4 @@ class Herald:
                 self._put("task-failed", job, why)
 
     def _put(self, kind: str, job: Job, fields: Mapping[str, Any]) -> None:
-        self._sender.put(self._writer.event(kind, clock.wall(), {"uuid": job.id, **fields}))
+        self._sender.put(self.writer.event(kind, clock.wall(), {"uuid": job.id, **fields}))

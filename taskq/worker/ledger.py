@@ -3,14 +3,27 @@
 It only remembers; the dispatcher decides and is the only one that writes.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import NamedTuple
 
 from taskq.broker.base import Delivery
 from taskq.wire.headers import TaskHeaders
 from taskq.worker.limits import Limits
 from taskq.worker.outcome import Outcome, Policy
+
+
+class Doom(NamedTuple):
+    """How a job ends whose child is ended because of it."""
+
+    outcome: Outcome
+    reason: str
+    #: The class name of the exception that is stored.
+    exception: str
+    #: The signal by which an operator had its child ended.
+    signum: int | None = None
 
 
 class Phase(Enum):
@@ -55,14 +68,20 @@ class Job:
     turn: int = 0
     #: Seconds that it was expected to take when it was handed out.
     expected: float = 0.0
-    #: Why its child is being ended because of it, once that is decided.
-    doom: str | None = None
+    #: How it ends, once it is decided that its child is ended because of it.
+    doom: Doom | None = None
     #: When its delivery came, in seconds since the epoch.
     since: float = 0.0
     #: A copy that shall take its delivery's place is on its way.
     claiming: bool = False
     #: Its task was told that the soft time limit has passed.
     warned: bool = False
+
+    def comes_again(self, now: float) -> bool:
+        """Whether its message only goes back for a while, as it was due at *now*: no news of it."""
+        if self.phase is not Phase.COPYING or self.outcome is not None or self.headers is None:
+            return False
+        return self.headers.eta is None or self.headers.eta <= now
 
     @property
     def limited(self) -> bool:
@@ -104,13 +123,22 @@ class Job:
 
 
 class Ledger:
-    """The jobs by number; numbers rise and are never used twice."""
+    """The jobs by number; numbers rise and are never used twice.
 
-    def __init__(self) -> None:
+    *on_full* hears True when the bodies of all have more than *most* bytes together, and False when
+    half of that is gone.
+    """
+
+    def __init__(
+        self, most: float = math.inf, on_full: Callable[[bool], None] = lambda _full: None
+    ) -> None:
         self._jobs: dict[int, Job] = {}
         self._last = 0
         #: The size of all bodies held, in bytes.
         self.size = 0
+        self._most = most
+        self._on_full = on_full
+        self._is_full = False
 
     def open(self, delivery: Delivery, headers: TaskHeaders | None, policy: Policy) -> Job:
         """Enter a new job."""
@@ -119,6 +147,9 @@ class Ledger:
         job.crashes = headers.crashes if headers is not None else 0
         self._jobs[job.number] = job
         self.size += len(delivery.message.body)
+        if self.size > self._most and not self._is_full:
+            self._is_full = True
+            self._on_full(True)
         return job
 
     def get(self, number: int) -> Job | None:
@@ -129,6 +160,9 @@ class Ledger:
         """Forget *job*."""
         if self._jobs.pop(job.number, None) is not None:
             self.size -= len(job.delivery.message.body)
+            if self._is_full and self.size <= self._most / 2:
+                self._is_full = False
+                self._on_full(False)
 
     def __iter__(self) -> Iterator[Job]:
         return iter(list(self._jobs.values()))

@@ -18,10 +18,18 @@ class Manifest:
     app: str
     where: str
     broker: BrokerOptions
+    #: Those that the worker takes from at first, and all that the app's settings list.
     queues: tuple[Queue, ...]
+    known_queues: tuple[Queue, ...]
     policies: Mapping[str, Policy]
     settings: Mapping[str, Any]
     backend: str
+    #: What the author of each task chose, by name of the option.
+    chosen: Mapping[str, Mapping[str, Any]]
+    #: All settings, for people: see `plain.disclosed`.
+    conf: Mapping[str, Any]
+    #: Those of them that somebody has set to something else than the default.
+    changed: Sequence[str]
 
     def pack(self) -> dict[str, Any]:
         """The manifest as plain data."""
@@ -34,7 +42,8 @@ class Manifest:
         fields["broker"] = BrokerOptions(
             **(packed["broker"] | {"urls": tuple(packed["broker"]["urls"])})
         )
-        fields["queues"] = tuple(Queue(**queue) for queue in packed["queues"])
+        for name in ("queues", "known_queues"):
+            fields[name] = tuple(Queue(**queue) for queue in packed[name])
         fields["policies"] = {name: Policy(**each) for name, each in packed["policies"].items()}
         return cls(**fields)
 
@@ -48,6 +57,8 @@ WORKER_SETTINGS: Sequence[str] = (
     "worker_max_tasks_per_child",
     "worker_max_memory_per_child",
     "worker_child_start_timeout",
+    "worker_disable_rate_limits",
+    "worker_enable_remote_control",
     "worker_send_task_events",
     "worker_heartbeat",
     "worker_shutdown_timeout",

@@ -2,14 +2,8 @@
 
 Started afresh (`python -m taskq.worker.nursery`), so that new code needs only a new nursery and the
 worker's parent never runs a line of the user's.  It does nothing else but fork and reap, which
-keeps replacing a child safe and quick.  Its socket to the parent carries msgpack arrays::
-
-    parent to nursery    FORK child-number    (with two descriptors: the child's socket, its slate)
-                         ANNOUNCE             (the worker is ready: tell the app's hooks)
-    nursery to parent    MANIFEST mapping | BROKEN text
-                         BORN child-number pid | DIED pid status peak-KiB
-
-End of file on that socket means: go.
+keeps replacing a child safe and quick.  What its socket to the parent carries is in `forker`; end
+of file on it means: go.
 """
 
 import ctypes
@@ -19,30 +13,26 @@ import signal
 import socket
 import sys
 import traceback
-from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from collections import ChainMap, deque
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgpack
 
 from taskq import hooks, log
+from taskq.client.task import Task, TaskOptions
 from taskq.errors import TaskqError
 from taskq.locate import find_app
 from taskq.loop import Loop
 from taskq.worker import child
+from taskq.worker.forker import ANNOUNCE, BORN, BROKEN, DIED, FORK, MANIFEST
 from taskq.worker.frames import unpacker
 from taskq.worker.manifest import WORKER_SETTINGS, Manifest
 from taskq.worker.options import WorkerOptions
 from taskq.worker.outcome import Policy
+from taskq.worker.plain import disclosed
 
 if TYPE_CHECKING:
     from taskq.app import TaskQ
-
-FORK: Final = 1
-MANIFEST: Final = 2
-BROKEN: Final = 3
-BORN: Final = 4
-DIED: Final = 5
-ANNOUNCE: Final = 6
 
 _PR_SET_PDEATHSIG = 1
 
@@ -66,6 +56,7 @@ def _describe(app: "TaskQ", options: WorkerOptions) -> Manifest:
         where=options.folder,
         broker=app.conf.broker_options(),
         queues=tuple(app.router.worker_queues(options.queues)),
+        known_queues=tuple(app.router.queues.values()),
         policies={
             name: Policy(
                 acks_late=task.acks_late,
@@ -76,12 +67,31 @@ def _describe(app: "TaskQ", options: WorkerOptions) -> Manifest:
                 soft_time_limit=task.soft_time_limit or None,
                 ignore_result=bool(task.ignore_result),
                 store_errors_even_if_ignored=app.conf.task_store_errors_even_if_ignored,
+                rate_limit=str(task.rate_limit or "") or None,
             )
             for name, task in app.registry.items()
         },
         settings={name: getattr(app.conf, name) for name in WORKER_SETTINGS},
         backend=app.conf.backend_options().url,
+        chosen={name: _chosen(task) for name, task in app.registry.items()},
+        conf=disclosed(app.conf.model_dump(warnings=False)),
+        changed=[
+            name
+            for name, field in type(app.conf).model_fields.items()
+            if getattr(app.conf, name) != field.default
+        ],
     )
+
+
+def _chosen(task: "Task[Any, Any]") -> dict[str, Any]:
+    """The options that the author of *task* set, as far as they are plain values."""
+    kinds = [dict(vars(kind)) for kind in type(task).__mro__ if kind not in Task.__mro__]
+    own = ChainMap(vars(task), *kinds)
+    return {
+        name: own[name]
+        for name in TaskOptions.__annotations__
+        if isinstance(own.get(name), str | int | float)
+    }
 
 
 class Nursery:

@@ -14,6 +14,8 @@ class WorkerOptions:
     folder: str = "."
     queues: tuple[str, ...] = ()
     concurrency: int | None = None
+    #: At most, and at least, so many children, as there is work for them.
+    autoscale: tuple[int, int] | None = None
     name: str = "taskq@%h"
     pool: Literal["prefork", "solo"] | None = None
     prefetch: int | None = None
@@ -40,4 +42,7 @@ class WorkerOptions:
     def from_json(cls, text: str) -> "WorkerOptions":
         """The options that `to_json` wrote."""
         fields: dict[str, Any] = json.loads(text)
-        return replace(cls(**fields), queues=tuple(fields["queues"]))
+        scale = fields["autoscale"]
+        return replace(
+            cls(**fields), queues=tuple(fields["queues"]), autoscale=scale and tuple(scale)
+        )

@@ -52,6 +52,8 @@ class Policy:
     soft_time_limit: float | None = None
     ignore_result: bool = False
     store_errors_even_if_ignored: bool = False
+    #: How often it may begin in one worker, as `rate.parse_rate` reads it; None: any time.
+    rate_limit: str | None = None
 
 
 def settle(outcome: Outcome, policy: Policy, *, crashes: int, max_crashes: int) -> Settlement:

@@ -5,9 +5,12 @@ The supervisor owns a pool and tells the dispatcher what it reports; a pool deci
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Protocol
 
+from taskq.loop import Loop
 from taskq.worker.frames import Frame
+from taskq.worker.options import WorkerOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +61,11 @@ class Pool(Protocol):
     def bar(self, child: int, turn: int) -> None:
         """Keep *child* from beginning jobs of turns before *turn*."""
 
-    def warn(self, child: int) -> None:
-        """Tell the task that *child* runs that its soft time limit has passed."""
+    def warn(self, child: int, job: int) -> None:
+        """Tell the task, if *child* still runs *job*, that its soft time limit has passed."""
+
+    def signal(self, child: int, number: int) -> None:
+        """Send signal *number* to *child* and all it started."""
 
     def terminate(self, child: int) -> None:
         """Ask *child* and all it started to end: SIGTERM."""
@@ -76,8 +82,23 @@ class Pool(Protocol):
     def memory(self, child: int) -> int:
         """KiB of resident memory of *child*; 0 where that cannot be known."""
 
+    def stacks(self, child: int, heard: Callable[[str], None]) -> None:
+        """Have *heard* called once with the Python stacks of *child*, or with why there are none.
+
+        One asks at a time.
+        """
+
     def reap_strangers(self) -> None:
         """Reap ended processes that are this one's children without being the pool's own."""
 
     def close(self, timeout: float) -> None:
         """Let the children go (they finish what is in hand), wait at most *timeout* seconds."""
+
+
+def open_pool(loop: Loop, options: WorkerOptions, reports: Reports) -> Pool:
+    """The pool that *options* name; `solo` brings rooms along that others need not."""
+    if options.pool == "solo":
+        made: Pool = import_module("taskq.worker.solo").Solo(loop, options, reports)
+    else:
+        made = import_module("taskq.worker.prefork").Prefork(loop, options, reports)
+    return made

@@ -8,15 +8,16 @@ from its slate here; what follows from that is the dispatcher's business.
 import os
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from taskq import clock, log
 from taskq.loop import Loop, Timer
-from taskq.worker import frames, nursery, slate
+from taskq.worker import frames, slate, stacks
 from taskq.worker.death import OomKills, describe_death, describe_exit
-from taskq.worker.forker import Forker
+from taskq.worker.forker import ANNOUNCE, BORN, BROKEN, DIED, FORK, MANIFEST, Forker
 from taskq.worker.frames import Frame, ParentLine
 from taskq.worker.options import WorkerOptions
 from taskq.worker.pool import Reports
@@ -29,6 +30,8 @@ class _Child:
     number: int
     line: ParentLine
     slate: slate.Slate
+    #: Its memory file: the slate, and what `stacks` has it write behind that.
+    memory: int
     forker: Forker
     pid: int | None = None
     #: Why it is being killed, if it is.
@@ -67,7 +70,7 @@ class Prefork:
 
     def announce(self) -> None:
         assert self._forker is not None
-        self._forker.ask([nursery.ANNOUNCE])
+        self._forker.ask([ANNOUNCE])
 
     def spawn(self, start_timeout: float) -> int:
         assert self._forker is not None
@@ -81,14 +84,13 @@ class Prefork:
             on_frame=partial(self._on_first_frame, number),
             on_end=partial(self._on_silence, number),
         )
-        child = _Child(number, line, slate.Slate(descriptor), self._forker)
+        child = _Child(number, line, slate.Slate(descriptor), descriptor, self._forker)
         child.deadline = self._loop.call_later(
             start_timeout, partial(self._on_late_start, number, start_timeout)
         )
         self._children[number] = child
-        self._forker.ask([nursery.FORK, number], [theirs.fileno(), descriptor])
+        self._forker.ask([FORK, number], [theirs.fileno(), descriptor])
         theirs.close()
-        os.close(descriptor)
         return number
 
     def send(self, child: int, frame: Frame) -> None:
@@ -117,15 +119,19 @@ class Prefork:
         if known is not None:
             known.slate.bar = turn
 
-    def warn(self, child: int) -> None:
+    def warn(self, child: int, job: int) -> None:
+        known = self._children.get(child)
+        if known is not None and known.pid is not None:
+            known.slate.warn(job)
+            _signal(known.pid, signal.SIGUSR1, group=False)
+
+    def signal(self, child: int, number: int) -> None:
         pid = self.pid(child)
         if pid is not None:
-            _signal(pid, signal.SIGUSR1, group=False)
+            _signal(pid, number)
 
     def terminate(self, child: int) -> None:
-        pid = self.pid(child)
-        if pid is not None:
-            _signal(pid, signal.SIGTERM)
+        self.signal(child, signal.SIGTERM)
 
     def kill(self, child: int, why: str = "") -> None:
         known = self._children.get(child)
@@ -148,6 +154,13 @@ class Prefork:
                 return int(statm.read().split()[1]) * _PAGE_KIB
         except (OSError, IndexError):  # it ended, or there is no /proc
             return 0
+
+    def stacks(self, child: int, heard: Callable[[str], None]) -> None:
+        known = self._children.get(child)
+        if known is None or known.pid is None or known.deadline is not None:
+            heard("it is not ready yet")  # the signal would end it
+        else:
+            stacks.ask(self._loop, known.pid, known.memory, heard)
 
     def reap_strangers(self) -> None:
         ours = {forker.pid for forker in self._forkers()}
@@ -180,17 +193,17 @@ class Prefork:
     # -- the nursery -------------------------------------------------------------------------
 
     def _on_word(self, forker: Forker, word: int, rest: list[Any]) -> None:
-        if word == nursery.BORN:
+        if word == BORN:
             self._on_birth(*rest)
-        elif word == nursery.DIED:
+        elif word == DIED:
             self._on_exit(*rest)
-        elif word == nursery.MANIFEST:
+        elif word == MANIFEST:
             self._on_manifest(forker, rest[0])
-        elif word == nursery.BROKEN and forker is self._successor:
+        elif word == BROKEN and forker is self._successor:
             self._successor = None
             forker.let_go()
             log.event("reload-failed", why=rest[0])
-        elif word == nursery.BROKEN:
+        elif word == BROKEN:
             self._reports.on_broken(rest[0])
 
     def _on_manifest(self, forker: Forker, manifest: dict[str, object]) -> None:
@@ -272,6 +285,7 @@ class Prefork:
         begun, _state, _since = child.slate.read()
         finished = child.slate.finished
         child.slate.close()
+        os.close(child.memory)
         if child.deadline is not None:
             child.deadline.cancel()
         if child.pid is not None:
@@ -282,7 +296,7 @@ class Prefork:
         self._reports.on_death(child.number, finished, begun, how)
 
 
-def _signal(pid: int, number: signal.Signals, *, group: bool = True) -> None:
+def _signal(pid: int, number: int, *, group: bool = True) -> None:
     """Send *number* to *pid*, and to what it started with *group*."""
     try:
         if group:

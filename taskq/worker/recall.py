@@ -31,6 +31,8 @@ class Recall:
         self._pool = pool
         self._dispatcher = dispatcher
         self._looking = False
+        #: Children from whom all is to be taken back that they have not begun.
+        self._wanted: set[int] = set()
         #: Child -> the job it was at, at the last look.
         self._begun: dict[int, int] = {}
         #: Child -> the turn it is barred up to.
@@ -45,16 +47,23 @@ class Recall:
             self._ended_since = clock.monotonic()
             self._loop.call_later(_LOOK, self._look)
 
+    def recall(self, child: int) -> None:
+        """Take back what *child* has not begun, however short the job before it may be."""
+        if self._pool.pid(child) is not None:  # one that is no process has no slate to be barred on
+            self._wanted.add(child)
+            self.look()
+
     def _look(self) -> None:
         now = clock.monotonic()
         begun, barred = self._begun, self._barred
         self._begun, self._barred = {}, {}
-        for child in self._dispatcher.crowded():
+        wanted, self._wanted = self._wanted, set()
+        for child in wanted.union(barred, self._dispatcher.crowded()):
             self._dispatcher.finished(child, self._pool.finished(child))
             job, _state, since = self._pool.slate(child)
             if child in barred:
                 self._dispatcher.take_back(child, job, barred[child], now - since)
-            elif job and begun.get(child) == job:
+            elif child in wanted or (job and begun.get(child) == job):
                 self._barred[child] = self._dispatcher.turns(child) + 1
                 self._pool.bar(child, self._barred[child])
             self._begun[child] = job

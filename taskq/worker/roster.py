@@ -22,12 +22,14 @@ _WEIGHT = 1 / 8
 class Child:
     """One child's hands; jobs lie in them in the order in which they are run."""
 
-    __slots__ = ("in_hand", "jobs", "left", "number", "ready", "turns")
+    __slots__ = ("condemned", "in_hand", "jobs", "left", "number", "ready", "turns")
 
     def __init__(self, number: int, left: float) -> None:
         self.number = number
         self.jobs: dict[int, Job] = {}
         self.ready = False
+        #: One of its jobs is the reason why it is being ended.
+        self.condemned = False
         #: How many jobs it was sent.
         self.turns = 0
         #: How many more jobs it may be given; with none left and empty hands it retires.

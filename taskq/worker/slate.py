@@ -19,7 +19,7 @@ IN_USER_CODE = 1
 AROUND = 2
 
 #: The words of the page.
-_JOB, _STATE, _SINCE, _FINISHED, _BAR = range(5)
+_JOB, _STATE, _SINCE, _FINISHED, _BAR, _WARNED = range(6)
 
 
 def create() -> int:
@@ -55,6 +55,10 @@ class Slate:
         """Note that all up to *turn* are finished; those not reported yet were successes."""
         self._words[_FINISHED] = turn
 
+    def is_warned(self, job: int) -> bool:
+        """Whether the soft time limit of *job* has passed."""
+        return self._words[_WARNED] == job
+
     @property
     def bar(self) -> int:
         """Jobs of turns before this one are not to be begun any more."""
@@ -65,6 +69,10 @@ class Slate:
     @bar.setter
     def bar(self, turn: int) -> None:
         self._words[_BAR] = turn
+
+    def warn(self, job: int) -> None:
+        """Note that the soft time limit of *job* has passed."""
+        self._words[_WARNED] = job
 
     def read(self) -> tuple[int, int, float]:
         """Job number (0 before the first), state, and the monotonic moment it began."""

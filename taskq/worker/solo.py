@@ -4,6 +4,8 @@ For debuggers, and for systems without fork.  While a task runs the worker does 
 answers no heartbeat (so it asks for none) and hears no signal until the task has returned.
 """
 
+import traceback
+from collections.abc import Callable
 from typing import Any
 
 from taskq import hooks, log
@@ -107,8 +109,11 @@ class Solo:
     def bar(self, child: int, turn: int) -> None:
         """The one child has one job at a time."""
 
-    def warn(self, child: int) -> None:
+    def warn(self, child: int, job: int) -> None:
         """Nobody watches while a task runs in this process."""
+
+    def signal(self, child: int, number: int) -> None:
+        """As `kill`."""
 
     def terminate(self, child: int) -> None:
         """As `kill`."""
@@ -124,6 +129,10 @@ class Solo:
 
     def memory(self, child: int) -> int:
         return 0
+
+    def stacks(self, child: int, heard: Callable[[str], None]) -> None:
+        # Whoever asks is heard between tasks, or while one waits for a confirm.
+        heard("".join(traceback.format_stack()))
 
     def reap_strangers(self) -> None:
         """A task of this process may wait for its own children: leave them alone."""

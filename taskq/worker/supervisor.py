@@ -1,8 +1,8 @@
 """The worker's parent, from boot to exit: read `run` top to bottom.
 
-It owns the loop, the two connections to the broker (intake consumes and settles, outlet publishes)
-and the pool, and passes between dispatcher and children what they say.  It never imports the app,
-never opens a body, and never talks to a result store.
+It owns the loop, the pool, and the parts that are made once the app is known (`parts`); children
+are heard by the `switchboard` and counted by the `crew`, operators are served at the `desk`.  It
+never imports the app, never opens a body, and never talks to a result store.
 
 ::
 
@@ -14,39 +14,29 @@ never opens a body, and never talks to a result store.
       └── the app cannot be imported: exit 3
 """
 
-import itertools
 import math
 import os
 import signal
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
-from taskq import clock, log, tls
-from taskq.broker import open_broker, topology
-from taskq.broker.base import Broker, Delivery, Intake, Outlet, Route
-from taskq.errors import PublishError
+from taskq import clock, log
+from taskq.broker import topology
+from taskq.broker.base import Delivery
+from taskq.control.mailbox import Mailbox
 from taskq.loop import Loop, Timer
-from taskq.wire.message import Message
-from taskq.worker import banner, frames
+from taskq.worker.autoscale import Autoscale
 from taskq.worker.companion import Companion
-from taskq.worker.dispatcher import Dispatcher
+from taskq.worker.crew import Crew
+from taskq.worker.desk import Desk
 from taskq.worker.frames import Frame
-from taskq.worker.hands import WorkerHands
 from taskq.worker.health import ReadyFile
-from taskq.worker.herald import Herald
 from taskq.worker.manifest import Manifest
 from taskq.worker.options import WorkerOptions
-from taskq.worker.outcome import Outcome
-from taskq.worker.pool import Pool, Reports
-from taskq.worker.prefork import Prefork
-from taskq.worker.recall import Recall
-from taskq.worker.relay import pack_error, unpack_route
-from taskq.worker.roster import DEPTH
-from taskq.worker.solo import Solo
-from taskq.worker.timekeeper import Timekeeper
-from taskq.worker.window import Window
+from taskq.worker.parts import Callbacks, Parts, assemble
+from taskq.worker.pool import Reports, open_pool
+from taskq.worker.switchboard import Switchboard
 
 EXIT_OK = 0
 #: Stopped at once: running tasks were killed and given back.
@@ -54,48 +44,22 @@ EXIT_COLD = 1
 #: The app cannot be imported, or no child becomes ready: starting again will not help.
 EXIT_BROKEN = 3
 
-#: A child with more messages unconfirmed than this is not listened to until half are confirmed.
-_TALKATIVE = 2000
-#: Besides one for each place, so many children in a row may die before they are ready.
-_STILLBIRTHS = 5
-#: A child that has so many times max_memory_per_child while its task runs is killed.
-_TOO_MUCH = 1.5
-#: Seconds between two looks at that.
-_WEIGHING = 1.0
-#: Unpacked routes kept; more than this many different ones are unpacked again.
-_ROUTES = 10_000
-
-
-@dataclass(slots=True)
-class _Parts:
-    """What exists once the manifest is known."""
-
-    manifest: Manifest
-    broker: Broker
-    intake: Intake
-    outlet: Outlet
-    hands: WorkerHands
-    dispatcher: Dispatcher
-    herald: Herald
-    concurrency: int
-    #: KiB that a child may have resident after a task; None: any.
-    max_memory: int | None
-
 
 class Supervisor:
     """One worker; `run` is its life.  Everything here is written by the loop's one thread."""
 
+    # Made with the parts, once the manifest is there; before that there are no children either.
+    _crew: Crew
+    _switchboard: Switchboard
+
     def __init__(self, options: WorkerOptions) -> None:
         self._options = replace(options, name=node_name(options.name))
         self._loop = Loop()
-        self._pool = self._new_pool()
-        self._parts: _Parts | None = None
-        self._routes: dict[bytes, Route] = {}
-        #: Messages of each child that are not confirmed yet.
-        self._unconfirmed: dict[int, int] = {}
-        self._paused: set[int] = set()
-        #: Children in a row that died before they were ready.
-        self._stillborn = 0
+        self._reports = Reports(self._on_manifest, self._on_broken, self._on_frame, self._on_death)
+        self._pool = open_pool(self._loop, self._options, self._reports)
+        self._parts: Parts | None = None
+        #: Where commands of operators come in; None: they do not.
+        self._mailbox: Mailbox | None = None
         self._ready_file = (
             ReadyFile(self._loop, options.ready_file, self._options.name)
             if options.ready_file
@@ -130,11 +94,6 @@ class Supervisor:
 
     # -- booting -----------------------------------------------------------------------------
 
-    def _new_pool(self) -> Pool:
-        reports = Reports(self._on_manifest, self._on_broken, self._on_frame, self._on_death)
-        make = Solo if self._options.pool == "solo" else Prefork
-        return make(self._loop, self._options, reports)
-
     def _reap_strangers(self) -> None:
         self._pool.reap_strangers()
 
@@ -156,17 +115,14 @@ class Supervisor:
             self._options = replace(self._options, pool=manifest.settings["worker_pool"])
             if self._options.pool == "solo":
                 self._pool.close(0.0)
-                self._pool = self._new_pool()
+                self._pool = open_pool(self._loop, self._options, self._reports)
                 self._pool.start()
                 return
         if self._parts is None:
             self._parts = self._open(manifest)
-            if self._companion is not None:
-                self._companion.start()
-            self._weigh()
-            self._patience = manifest.settings["broker_consumer_timeout"]
             self._renew()
         else:
+            self._parts.manifest = manifest
             self._parts.dispatcher.learn(manifest.policies)
         if old:
             log.event("worker-reloaded", node=self._options.name, tasks=len(manifest.policies))
@@ -178,77 +134,49 @@ class Supervisor:
                 self._parts.hands.dismiss_clerk()
             else:
                 self._parts.dispatcher.retire(child)
-        self._grow()
+        self._crew.fill()
 
-    def _open(self, manifest: Manifest) -> _Parts:
-        options, settings = self._options, manifest.settings
-        solo = options.pool == "solo"
-        concurrency = 1 if solo else options.concurrency or settings["worker_concurrency"] or cpus()
-        # A solo worker cannot answer heartbeats while its one task runs.
-        heartbeat = 0.0 if solo else manifest.broker.heartbeat
-        if not solo:
-            tls.be_silent()  # the nursery has opened the same, and warned of it
-        broker = open_broker(replace(manifest.broker, name=options.name, heartbeat=heartbeat))
-        banner.show(options, manifest, concurrency, broker.url)
-        outlet = broker.outlet(self._loop, on_blocked=self._on_blocked)
-        intake = broker.intake(
-            self._loop,
-            on_delivery=self._on_delivery,
-            on_ready=self._on_consuming,
-            on_lost=self._on_lost,
+    def _open(self, manifest: Manifest) -> Parts:
+        """Put the parts together, and have each of them begin."""
+        callbacks = Callbacks(
+            self._on_delivery, self._on_consuming, self._on_lost, self._on_blocked
         )
-        hands = WorkerHands(
+        parts = assemble(self._loop, self._options, manifest, self._pool, callbacks)
+        scaled = self._options.autoscale if self._options.pool != "solo" else None
+        self._crew = Crew(
             self._loop,
             self._pool,
-            intake,
-            outlet,
-            manifest.queues,
-            node=options.name,
-            dead_letter_ttl=settings["dead_letter_ttl"],
-            child_start_timeout=settings["worker_child_start_timeout"],
+            parts,
+            max_memory=self._options.max_memory_per_child
+            or manifest.settings["worker_max_memory_per_child"],
+            scale=Autoscale(*scaled) if scaled is not None else None,
+            on_broken=partial(self._end, EXIT_BROKEN),
         )
-        fixed = options.prefetch
-        if fixed is None and settings["worker_prefetch_multiplier"]:
-            fixed = concurrency * settings["worker_prefetch_multiplier"]
-        window = Window(concurrency, fixed)
-        hands.dispatcher = Dispatcher(
-            hands,
-            manifest.policies,
-            max_crashes=settings["max_crashes"],
-            max_deliveries=settings["max_deliveries"],
-            max_tasks_per_child=None
-            if solo
-            else options.max_tasks_per_child or settings["worker_max_tasks_per_child"],
-            depth=1 if solo else DEPTH,
-            window=window,
-            max_held=settings["worker_max_held_bytes"],
-        )
-        hands.timekeeper = Timekeeper(
-            self._loop, self._pool, hands.dispatcher, kill_wait=settings["kill_wait"]
-        )
-        hands.recall = Recall(self._loop, self._pool, hands.dispatcher)
-        herald = Herald(
-            self._loop,
-            outlet,
-            options.name,
-            interval=settings["worker_heartbeat"],
-            vitals=partial(_vitals, hands.dispatcher),
-        )
-        if options.task_events or settings["worker_send_task_events"]:
-            hands.herald = herald
-        intake.consume(manifest.queues, window.width)
-        max_memory = options.max_memory_per_child or settings["worker_max_memory_per_child"]
-        return _Parts(
-            manifest,
-            broker,
-            intake,
-            outlet,
-            hands,
-            hands.dispatcher,
-            herald,
-            concurrency,
-            max_memory,
-        )
+        self._switchboard = Switchboard(self._pool, parts, self._crew, on_ready=self._announce)
+        begin = partial(self._begin, parts)
+        if manifest.settings["worker_enable_remote_control"]:
+            desk = Desk(
+                self._options,
+                self._pool,
+                parts,
+                self._crew,
+                reload=self._reload,
+                stop=self._stop_as_told,
+            )
+            self._mailbox = Mailbox(self._loop, parts.broker, parts.outlet, desk)
+            # What was revoked or paused is known before the first delivery.
+            self._mailbox.start(begin)
+        else:
+            begin()
+        if self._companion is not None:
+            self._companion.start()
+        self._patience = manifest.settings["broker_consumer_timeout"]
+        return parts
+
+    def _begin(self, parts: Parts) -> None:
+        """Take messages."""
+        if not self._stopping:
+            parts.hands.taps.begin(parts.window.width)
 
     def _renew(self) -> None:
         """Claim anew what the broker would soon take back; see `claims`."""
@@ -258,24 +186,6 @@ class Supervisor:
             self._renewal.cancel()
         self._parts.dispatcher.renew(clock.wall() - self._patience / 2)
         self._renewal = self._loop.call_later(self._patience / 20, self._renew)
-
-    def _weigh(self) -> None:
-        """End children that a running task has blown up far beyond their limit."""
-        parts = self._parts
-        if parts is None or parts.max_memory is None:
-            return
-        for child in parts.dispatcher.numbers():
-            if self._pool.memory(child) > _TOO_MUCH * parts.max_memory:
-                self._pool.kill(child, f"over {_TOO_MUCH:g} times max_memory_per_child")
-        self._loop.call_later(_WEIGHING, self._weigh)
-
-    def _grow(self) -> None:
-        """Spawn until there are as many children as wanted."""
-        if self._parts is None or self._stopping:
-            return
-        timeout = self._parts.manifest.settings["worker_child_start_timeout"]
-        while self._parts.dispatcher.children < self._parts.concurrency:
-            self._parts.dispatcher.child_started(self._pool.spawn(timeout))
 
     def _on_consuming(self) -> None:
         self._consuming = True
@@ -299,9 +209,11 @@ class Supervisor:
         parts, now = self._parts, clock.wall()
         if parts.hands.claims.any:
             claimed = parts.hands.claims.recognise(delivery)
-            if claimed is not None and parts.dispatcher.adopt(claimed, delivery, now):
+            if claimed is not None and parts.dispatcher.renewal.adopt(claimed, delivery, now):
                 return
         job = parts.dispatcher.receive(delivery, now)
+        if job.comes_again(now):
+            return
         if parts.hands.herald is not None:
             parts.hands.herald.received(job)
         if self._tells_received and job.headers is not None:
@@ -327,160 +239,16 @@ class Supervisor:
     # -- what children say -------------------------------------------------------------------
 
     def _on_frame(self, child: int, frame: Frame) -> None:
-        assert self._parts is not None
-        match frame[0]:
-            case frames.DONE:
-                if self._parts.hands.herald is not None:
-                    self._tell_done(frame[1], frame[2])
-                self._parts.dispatcher.succeeded(child, frame[1])
-                self._weigh_child(child)
-            case frames.PUBLISH:
-                self._on_publish(child, *frame[1:])
-            case frames.ENDED:
-                self._on_ended(child, *frame[1:])
-            case frames.BACK:
-                self._parts.dispatcher.came_back(child, frame[1])
-            case frames.FLUSH:
-                self._parts.dispatcher.asked(child, frame[1], frame[2])
-            case frames.CAST:
-                self._parts.outlet.broadcast(Message(frame[1], frame[2]), frame[3], frame[4])
-            case frames.STORED:
-                self._parts.hands.on_stored(frame[1], frame[2])
-            case frames.READY:
-                log.event("child-ready", pid=frame[1])
-                self._stillborn = 0
-                if not self._parts.hands.is_clerk(child):
-                    if self._parts.hands.herald is not None:
-                        self._pool.send(child, [frames.EVENTS, True])
-                    self._parts.dispatcher.child_ready(child)
-                    self._announce()
-
-    def _on_ended(
-        self,
-        child: int,
-        number: int,
-        outcome: str,
-        runtime: float,
-        reason: str,
-        evidence: Sequence[str] | None,
-        shown: str | None,
-    ) -> None:
-        assert self._parts is not None
-        job = self._parts.dispatcher.ledger.get(number)
-        if self._parts.hands.herald is not None and job is not None:
-            self._parts.hands.herald.heard(job, Outcome(outcome), runtime, evidence, shown)
-        told = (evidence[0], evidence[1], evidence[2]) if evidence else None
-        self._parts.dispatcher.done(child, number, Outcome(outcome), runtime, reason, told)
-        self._weigh_child(child)
-
-    def _tell_done(self, told: Sequence[float], shown: Sequence[str]) -> None:
-        """Tell monitors of jobs that succeeded; *told* and *shown* are those of a DONE."""
-        assert self._parts is not None
-        assert self._parts.hands.herald is not None
-        texts = shown if 2 * len(shown) == len(told) else itertools.repeat(None)
-        for number, runtime, text in zip(told[::2], told[1::2], texts, strict=False):
-            job = self._parts.dispatcher.ledger.get(int(number))
-            self._parts.hands.herald.done(int(number), job, text, runtime)
-
-    def send_task_events(self, wanted: bool) -> None:
-        """Begin, or cease, to tell monitors what becomes of tasks."""
-        if self._parts is not None:
-            self._parts.hands.herald = self._parts.herald if wanted else None
-            for child in self._parts.dispatcher.numbers():
-                self._pool.send(child, [frames.EVENTS, wanted])
-
-    def _weigh_child(self, child: int) -> None:
-        assert self._parts is not None
-        if self._parts.max_memory and self._pool.memory(child) > self._parts.max_memory:
-            self._parts.dispatcher.retire(child)
-
-    def _on_publish(
-        self,
-        child: int,
-        number: int,
-        packed: bytes,
-        raw: bytes,
-        body: bytes,
-        due: float | None,
-        mandatory: bool,
-        ticket: int | None,
-    ) -> None:
-        assert self._parts is not None
-        route = self._routes.get(packed)
-        if route is None:
-            if len(self._routes) >= _ROUTES:
-                self._routes.clear()
-            route = self._routes[packed] = unpack_route(packed)
-        known = self._parts.dispatcher.publishing(number)
-        waiting = self._unconfirmed[child] = self._unconfirmed.get(child, 0) + 1
-        if waiting == _TALKATIVE:
-            self._paused.add(child)
-            self._pool.pause(child, True)
-        self._parts.outlet.publish(
-            Message(raw, body),
-            route,
-            partial(self._on_published, child, number if known else None, ticket),
-            due=due,
-            mandatory=mandatory,
-        )
-
-    def _on_published(
-        self, child: int, number: int | None, ticket: int | None, error: PublishError | None
-    ) -> None:
-        assert self._parts is not None
-        refusal = None if error is None else str(error)
-        if child in self._unconfirmed:
-            waiting = self._unconfirmed[child] = self._unconfirmed[child] - 1
-            if child in self._paused and waiting <= _TALKATIVE // 2:
-                self._paused.discard(child)
-                self._pool.pause(child, False)
-        if ticket is not None:  # the child waits for this very message: it hears, and decides
-            told = None if error is None else pack_error(error)
-            self._parts.hands.answer(child, ticket, told)
-            refusal = None
-        if number is not None:
-            self._parts.dispatcher.published(number, refusal)
+        self._switchboard.on_frame(child, frame)
 
     def _on_death(self, child: int, finished: int, begun: int, how: str) -> None:
-        self._unconfirmed.pop(child, None)
-        self._paused.discard(child)
-        if self._parts is None or self._exit is not None:
-            return
-        if self._parts.hands.is_clerk(child):
-            self._parts.hands.on_clerk_death()
-            return
-        self._parts.dispatcher.finished(child, finished)
-        if self._parts.hands.herald is not None:
-            self._parts.hands.herald.child_died(child)
-        if not self._mourn(child, how):
-            return
-        for job in self._parts.dispatcher.child_died(child, begun, how):
-            log.event(
-                "task-lost",
-                name=job.name,
-                id=job.id,
-                how=how,
-                crashes=job.crashes,
-                limit=self._parts.manifest.settings["max_crashes"],
-            )
-        self._grow()
-
-    def _mourn(self, child: int, how: str) -> bool:
-        """Say that *child* is gone; False if so many died before they were ready that all ends."""
-        assert self._parts is not None
-        ready = self._parts.dispatcher.was_ready(child)
-        if ready is None:
-            log.event("child-retired", child=child)
-            return True
-        log.event("child-died", child=child, how=how)
-        self._stillborn += not ready
-        if self._stillborn <= _STILLBIRTHS + self._parts.concurrency:
-            return True
-        log.event("children-broken", count=self._stillborn, how=how)
-        self._exit = EXIT_BROKEN
-        return False
+        if self._exit is None:
+            self._switchboard.on_death(child, finished, begun, how)
 
     # -- stopping ----------------------------------------------------------------------------
+
+    def _end(self, code: int) -> None:
+        self._exit = code
 
     @property
     def _idle(self) -> bool:
@@ -493,6 +261,10 @@ class Supervisor:
             settings = self._parts.manifest.settings if self._parts else None
             timeout = settings["worker_shutdown_timeout"] if settings else None
             self._stop_warm(signal_name, timeout, "worker_shutdown_timeout")
+
+    def _stop_as_told(self) -> None:
+        if not self._stopping:
+            self._stop("remote control")
 
     def _quit(self) -> None:
         settings = self._parts.manifest.settings if self._parts else None
@@ -514,8 +286,9 @@ class Supervisor:
         if self._companion is not None:
             self._companion.end()
         if self._parts is not None:
+            self._crew.stop()
             self._parts.dispatcher.stop()
-            self._parts.intake.pause()
+            self._parts.hands.taps.close("stopping")
         if timeout is not None:
             self._loop.call_later(
                 timeout, partial(self._stop_cold, f"{setting} ({timeout:g}s) is over")
@@ -539,6 +312,8 @@ class Supervisor:
         if self._companion is not None:
             self._companion.close()
         self._pool.close(0.0 if self._exit == EXIT_COLD else 5.0)
+        if self._mailbox is not None:
+            self._mailbox.close()
         if self._parts is not None:
             self._parts.dispatcher.abandon("ended when its worker was stopped")
             self._parts.herald.close()
@@ -547,17 +322,6 @@ class Supervisor:
             self._parts.broker.close()
         log.event("worker-stopped", node=self._options.name)
         self._loop.close()
-
-
-def _vitals(dispatcher: Dispatcher) -> tuple[int, int]:
-    """How many tasks children have in their hands, and how many they have finished."""
-    held = sum(len(dispatcher.in_hands(child)) for child in dispatcher.numbers())
-    return held, dispatcher.ended
-
-
-def cpus() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def node_name(pattern: str) -> str:

@@ -22,17 +22,29 @@ _SURPRISE = 4.0
 
 
 class Window:
-    """The width for so many *children*; *fixed* is somebody's own choice, and stays."""
+    """The width for so many *children*.
 
-    def __init__(self, children: int, fixed: int | None = None) -> None:
-        self.width = fixed or children
+    *fixed* for all of them, or *each* for every one, is somebody's own choice, and stays.
+    """
+
+    def __init__(self, children: int, fixed: int | None = None, each: int | None = None) -> None:
+        self.width = fixed or children * (each or 1)
         self._children = children
-        self._is_fixed = fixed is not None
+        self._is_whole = fixed is not None
+        self._is_fixed = self._is_whole or each is not None
         self._seen = 0
         #: Seconds that a task has taken lately.
         self._pace = 0.0
         # Between these paces the width is about right.
         self._low, self._high = self._bounds()
+
+    def staff(self, children: int) -> bool:
+        """There are so many *children* from now on; whether `width` has changed for it."""
+        each, self._children = self.width // self._children, children
+        if self._is_whole:
+            return False
+        old, self.width = self.width, each * children
+        return self.width != old
 
     def ran(self, seconds: float) -> bool:
         """A task took so long in its function; whether `width` has changed for it."""

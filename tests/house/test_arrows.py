@@ -11,15 +11,16 @@ FLOORS = """
     __main__
     cli
     worker  beat  testing
-    locate  deadletters  beat.stores  events
+    top
+    locate  deadletters  queues  beat.stores  events
     taskq
     app
-    client  broker  backends
+    client  control  broker  backends
     settings
     broker.topology  backends.base  beat.base
     broker.base
     wire  schedules
-    errors  states  retry  clock  hooks  log  loop  tls  url  sqlitefile  sqlengine  redisclient
+    errors states rate retry clock hooks log loop tls url sqlitefile sqlengine redisclient
 """
 
 #: Rooms of alternatives: from outside one asks the package for its contract, never one of these.
@@ -32,7 +33,9 @@ THIRD_PARTIES = {
     "pika": (
         "broker.amqp",
         "broker.amqp_broadcast",
+        "broker.amqp_history",
         "broker.amqp_intake",
+        "broker.amqp_keeper",
         "broker.amqp_lease",
         "broker.amqp_outlet",
         "broker.connection",
@@ -41,31 +44,51 @@ THIRD_PARTIES = {
     "pydantic": ("settings", "client.validation"),
     "pytest": ("testing",),
     "redis": ("redisclient",),
+    "rich": ("cli.screen",),
     "sqlalchemy": ("sqlengine",),
 }
 
 #: Imported when their URL is used, because they may not be installed.
-OPTIONAL = ("redis", "sqlalchemy")
+OPTIONAL = ("redis", "rich", "sqlalchemy")
 
 #: Imported when used, because it takes a tenth of a program's start and most never use it.
-SLOW = ("asyncio", "concurrent.futures", "importlib.metadata")
+SLOW = (
+    "asyncio",
+    "concurrent.futures",
+    "http.client",
+    "importlib.metadata",
+    "logging.handlers",
+    "taskq.control",
+)
 
 #: These decide and do nothing: time, chance and the world are passed in.
 PURE = (
     "wire",
     "states",
+    "rate",
     "retry",
     "schedules",
     "broker.topology",
     "client.router",
+    "control.memory",
     "events.state",
+    "top.picture",
+    "top.rates",
+    "top.stage",
     "beat.agenda",
     "beat.policy",
+    "worker.clearing",
+    "worker.autoscale",
     "worker.dispatcher",
     "worker.gate",
     "worker.ledger",
+    "worker.lobby",
     "worker.outcome",
+    "worker.plain",
+    "worker.rates",
+    "worker.renewal",
     "worker.roster",
+    "worker.taps",
     "worker.window",
 )
 WORLD = {

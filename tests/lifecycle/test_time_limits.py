@@ -53,3 +53,20 @@ def test_a_hard_limit_ends_the_child_and_another_takes_over(
     assert worker.is_running
     assert [deaf.id, good.id] == ledger.ids()  # it ran once: a timeout is no crash
     assert_conserved([deaf.id, good.id], ledger, dead=[dead.headers["id"]])
+
+
+def test_an_operators_limits_take_the_place_of_those_in_the_code(
+    site: Site, worker_process: StartWorker
+) -> None:
+    start(site, worker_process)
+    app = site.app()
+
+    app.control.time_limit("tasks.act", soft=0.2, reply=True, limit=1, timeout=30)
+    told = app.send_task("tasks.act", args=("sleep", 60), queue="q1")
+    with pytest.raises(SoftTimeLimitExceeded):
+        told.get(timeout=30)
+    app.control.time_limit("tasks.tidy", hard=0.2, reply=True, limit=1, timeout=30)
+    killed = app.send_task("tasks.tidy", queue="q1")  # its soft limit is gone: nobody warns it
+
+    with pytest.raises(TimeLimitExceeded):
+        killed.get(timeout=30)

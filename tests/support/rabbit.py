@@ -51,15 +51,24 @@ class RabbitNode:
 
     Made stopped.  `kill` is SIGKILL, `stop` lets it shut down, and `start` brings it back with
     its data; `close` ends it for good.  *config* is added to its rabbitmq.conf.  Started first
-    *beside* another that runs, it joins that one's cluster.
+    *beside* another that runs, it joins that one's cluster.  With *management* its plugin answers
+    at `api`.
     """
 
-    def __init__(self, config: str = "", *, beside: "RabbitNode | None" = None) -> None:
+    def __init__(
+        self, config: str = "", *, beside: "RabbitNode | None" = None, management: bool = False
+    ) -> None:
         self._server = find_program("rabbitmq-server", "rabbitmq-server", _DEBIAN)
         self._rabbitmqctl = find_program("rabbitmqctl", "rabbitmq-server", _DEBIAN)
         self.folder = Path(tempfile.mkdtemp(prefix="taskq-rabbit-"))
         self.name = f"taskq-{secrets.token_hex(4)}@localhost"
         self.port = free_port()
+        #: The management plugin's HTTP interface, "" without it.
+        self.api = ""
+        if management:
+            port = free_port()
+            self.api = f"http://guest:guest@127.0.0.1:{port}/api/"
+            config += f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {port}\n"
         self._env = os.environ | self._write_folder(config, beside)
         self._vhosts: list[str] = []
         self._vhosts_made = 0
@@ -86,7 +95,8 @@ class RabbitNode:
         cookie = self.folder / ".erlang.cookie"
         cookie.write_text(secret)
         cookie.chmod(0o400)
-        (self.folder / "enabled_plugins").write_text("[].\n")
+        plugins = "rabbitmq_management" if self.api else ""
+        (self.folder / "enabled_plugins").write_text(f"[{plugins}].\n")
         (self.folder / "rabbitmq.conf").write_text(
             "disk_free_limit.absolute = 1MB\n"  # a full disk is no business of these tests
             "raft.wal_max_size_bytes = 67108864\n"

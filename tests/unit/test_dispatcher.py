@@ -9,11 +9,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from taskq.broker.base import Delivery
+from taskq.control.memory import (
+    Change,
+    LimitRate,
+    LimitTime,
+    Pause,
+    Remembered,
+    Resume,
+    Revoke,
+)
 from taskq.wire.headers import TaskHeaders
 from taskq.wire.message import Message, Properties
 from taskq.wire.task import encode
 from taskq.worker.dispatcher import Dispatcher
-from taskq.worker.ledger import Job, Phase
+from taskq.worker.ledger import Doom, Job, Phase
 from taskq.worker.outcome import Outcome, Policy
 from taskq.worker.roster import DEPTH
 from taskq.worker.window import Window
@@ -23,6 +32,9 @@ POLICIES = {
     "early": Policy(acks_late=False),
     "once": Policy(reject_on_worker_lost=False),
 }
+
+
+TOO_LONG = Doom(Outcome.TIMEOUT, "TimeLimitExceeded: 5 s", "TimeLimitExceeded")
 
 
 class RecordingHands:
@@ -44,6 +56,9 @@ class RecordingHands:
         self.taking: list[bool] = []
         self.windows: list[int] = []
         self.looks = 0
+        self.paused: dict[str, bool] = {}
+        self.recalled: list[int] = []
+        self.terminated: list[tuple[int, Job, int]] = []
 
     def run(self, child: int, job: Job) -> None:
         self.running.setdefault(child, []).append(job)
@@ -88,6 +103,17 @@ class RecordingHands:
 
     def look(self) -> None:
         self.looks += 1
+
+    def recall(self, child: int) -> None:
+        self.recalled.append(child)
+
+    def terminate(self, child: int, job: Job, signum: int) -> bool:
+        """As if the child had begun the first of the jobs in its hands."""
+        self.terminated.append((child, job, signum))
+        return job.turn == min(each.turn for each in self.running[child] if each.child == child)
+
+    def pause(self, queue: str, paused: bool) -> None:
+        self.paused[queue] = paused
 
     def put_back(self, job: Job) -> None:
         self.copies.append(("back", job))
@@ -190,13 +216,13 @@ def test_an_early_acked_delivery_is_acked_when_a_child_takes_it() -> None:
 def test_the_ack_waits_for_every_message_that_the_job_sent() -> None:
     dispatcher, hands = make()
     job = dispatcher.receive(delivery(), 0.0)
-    dispatcher.publishing(job.number)
-    dispatcher.publishing(job.number)
+    dispatcher.clearing.publishing(job.number)
+    dispatcher.clearing.publishing(job.number)
 
     dispatcher.done(1, job.number, Outcome.SUCCESS, 0.1)
-    dispatcher.published(job.number, None)
+    dispatcher.clearing.published(job.number, None)
     acked_too_early = list(hands.acked)
-    dispatcher.published(job.number, None)
+    dispatcher.clearing.published(job.number, None)
 
     assert acked_too_early == []
     assert len(hands.acked) == 1
@@ -205,26 +231,26 @@ def test_the_ack_waits_for_every_message_that_the_job_sent() -> None:
 def test_a_child_that_asks_hears_of_a_refusal_once_all_is_confirmed() -> None:
     dispatcher, hands = make()
     job = dispatcher.receive(delivery(), 0.0)
-    dispatcher.publishing(job.number)
-    dispatcher.publishing(job.number)
-    dispatcher.asked(1, job.number, 9)
+    dispatcher.clearing.publishing(job.number)
+    dispatcher.clearing.publishing(job.number)
+    dispatcher.clearing.asked(1, job.number, 9)
 
-    dispatcher.published(job.number, "no such queue")
-    dispatcher.published(job.number, None)
+    dispatcher.clearing.published(job.number, "no such queue")
+    dispatcher.clearing.published(job.number, None)
 
     assert hands.answers == [(1, 9, "no such queue")]
     dispatcher.done(1, job.number, Outcome.FAILURE, 0.1)
-    dispatcher.copied(job.number, None, refused=False)
+    dispatcher.clearing.copied(job.number, None, refused=False)
     assert len(hands.acked) == 1
 
 
 def test_a_result_message_that_is_refused_gives_the_delivery_back() -> None:
     dispatcher, hands = make()
     job = dispatcher.receive(delivery(), 0.0)
-    dispatcher.publishing(job.number)
+    dispatcher.clearing.publishing(job.number)
     dispatcher.done(1, job.number, Outcome.SUCCESS, 0.1)
 
-    dispatcher.published(job.number, "timed out")
+    dispatcher.clearing.published(job.number, "timed out")
 
     assert len(hands.requeued) == 1
     assert hands.acked == []
@@ -236,7 +262,7 @@ def test_a_job_that_killed_its_child_runs_again_as_a_counted_copy() -> None:
 
     dispatcher.child_died(1, job.number, "signal 9 (SIGKILL)")
     acked_before_the_copy = list(hands.acked)
-    dispatcher.copied(job.number, None, refused=False)
+    dispatcher.clearing.copied(job.number, None, refused=False)
 
     assert [("again", job)] == hands.copies
     assert job.crashes == 1
@@ -250,8 +276,8 @@ def test_a_third_crash_is_stored_as_lost_and_dead_lettered() -> None:
 
     dispatcher.child_died(1, job.number, "signal 11 (SIGSEGV)")
     copies_before_the_result = list(hands.copies)
-    dispatcher.stored(job.number)
-    dispatcher.copied(job.number, None, refused=False)
+    dispatcher.clearing.stored(job.number)
+    dispatcher.clearing.copied(job.number, None, refused=False)
 
     assert [(job, "FAILURE", "WorkerLostError")] == hands.stores
     assert copies_before_the_result == []
@@ -405,7 +431,7 @@ def test_headers_that_are_no_tasks_go_to_the_dead_letters_before_anything_runs()
     foreign = Delivery(1, None, "q", Message.of(Properties(headers={"x": 1}), b"{}"))
 
     job = dispatcher.receive(foreign, 0.0)
-    dispatcher.copied(job.number, None, refused=False)
+    dispatcher.clearing.copied(job.number, None, refused=False)
 
     assert hands.running == {}
     assert [("dead", job)] == hands.copies
@@ -417,7 +443,7 @@ def test_a_dead_letter_that_has_no_room_for_its_reason_is_left_to_the_broker() -
     foreign = Delivery(1, None, "q", Message.of(Properties(headers={"x": 1}), b"{}"))
     job = dispatcher.receive(foreign, 0.0)
 
-    dispatcher.copied(job.number, "headers take 70000 bytes", refused=True)
+    dispatcher.clearing.copied(job.number, "headers take 70000 bytes", refused=True)
 
     assert hands.discarded == [1]
     assert hands.acked == []
@@ -445,7 +471,7 @@ def test_at_the_end_what_was_acked_early_goes_back_or_is_dead_lettered_and_nothi
     settled = list(hands.acked)
 
     dispatcher.abandon("ended when its worker was stopped")
-    dispatcher.copied(early.number, None, refused=False)
+    dispatcher.clearing.copied(early.number, None, refused=False)
 
     assert late.phase is Phase.SENT
     assert waiting == [job for what, job in hands.copies if what == "back"]
@@ -468,10 +494,10 @@ def test_a_job_whose_child_was_ended_for_it_is_timed_out_and_not_crashed() -> No
     dispatcher, hands = make()
     job = dispatcher.receive(delivery(), 0.0)
 
-    dispatcher.doom(job.number, "TimeLimitExceeded: 5 s")
+    dispatcher.doom(job.number, TOO_LONG)
     crashed = dispatcher.child_died(1, job.number, "signal 15 (SIGTERM)")
-    dispatcher.stored(job.number)
-    dispatcher.copied(job.number, None, refused=False)
+    dispatcher.clearing.stored(job.number)
+    dispatcher.clearing.copied(job.number, None, refused=False)
 
     assert [] == crashed
     assert 0 == job.crashes
@@ -490,7 +516,7 @@ def test_a_delivery_that_is_held_for_long_is_replaced_before_it_is_acked() -> No
     dispatcher.renew(100.0)
     dispatcher.renew(100.0)
     acked_before_the_copy = list(hands.acked)
-    adopted = dispatcher.adopt(job.number, fresh, 150.0)
+    adopted = dispatcher.renewal.adopt(job.number, fresh, 150.0)
     dispatcher.done(1, job.number, Outcome.SUCCESS, 50.0)
 
     assert [] == too_early
@@ -506,7 +532,7 @@ def test_what_waits_for_a_child_for_too_long_goes_to_the_end_of_its_queue() -> N
     waiting = dispatcher.receive(delivery(), 100.0)
 
     dispatcher.renew(100.0)
-    dispatcher.copied(waiting.number, None, refused=False)
+    dispatcher.clearing.copied(waiting.number, None, refused=False)
 
     assert [("back", waiting)] == hands.copies
     assert [waiting.delivery.tag] == hands.acked
@@ -521,7 +547,7 @@ def test_a_job_that_ends_while_it_is_claimed_waits_for_the_claim() -> None:
     dispatcher.renew(100.0)
     dispatcher.done(1, job.number, Outcome.SUCCESS, 50.0)
     acked_in_between = list(hands.acked)
-    dispatcher.adopt(job.number, fresh, 150.0)
+    dispatcher.renewal.adopt(job.number, fresh, 150.0)
 
     assert [] == acked_in_between
     assert [first.tag, fresh.tag] == hands.acked
@@ -545,11 +571,11 @@ def test_after_a_cut_a_running_job_takes_its_message_up_again() -> None:
     again = delivery()
 
     dispatcher.lose_deliveries()
-    assert dispatcher.adopt(job.number, again, 150.0)
+    assert dispatcher.renewal.adopt(job.number, again, 150.0)
     dispatcher.done(1, job.number, Outcome.SUCCESS, 50.0)
 
     assert [again.tag] == hands.acked
-    assert not dispatcher.adopt(job.number, delivery(), 200.0)
+    assert not dispatcher.renewal.adopt(job.number, delivery(), 200.0)
 
 
 def test_a_child_that_has_had_its_share_retires_with_empty_hands() -> None:
@@ -568,19 +594,202 @@ def test_a_child_that_has_had_its_share_retires_with_empty_hands() -> None:
     assert [1] == hands.retired
 
 
+# -- what operators decide ---------------------------------------------------------------------
+
+
+class Steered:
+    """A dispatcher with children, and what its operators decided."""
+
+    def __init__(self, children: int = 1) -> None:
+        self.hands = RecordingHands()
+        self.remembered = Remembered()
+        self.dispatcher = Dispatcher(self.hands, POLICIES, remembered=self.remembered)
+        for number in range(1, children + 1):
+            self.dispatcher.child_started(number)
+            self.dispatcher.child_ready(number)
+
+    def decide(self, change: Change) -> None:
+        self.remembered.take(change, 0.0)
+        self.dispatcher.apply(change)
+
+    def short(self, count: int) -> list[Job]:
+        """Jobs that are known to be short, all in the hands of child 1."""
+        warm = self.dispatcher.receive(delivery(), 0.0)
+        self.dispatcher.succeeded(1, [warm.number, 0.0001])
+        self.hands.acked.clear()
+        return [self.dispatcher.receive(delivery(), 0.0) for _ in range(count)]
+
+
+def test_a_revoked_task_ends_as_revoked_and_never_runs() -> None:
+    steered = Steered()
+    one = delivery()
+
+    steered.decide(Revoke((f"id-{one.tag}",)))
+    job = steered.dispatcher.receive(one, 0.0)
+    steered.dispatcher.clearing.stored(job.number)
+
+    assert {} == steered.hands.running
+    assert [(job, "REVOKED", "TaskRevokedError")] == steered.hands.stores
+    assert "revoked" == job.reason
+    assert [job] == steered.hands.ends
+    assert [one.tag] == steered.hands.acked
+    assert 0 == len(steered.dispatcher.ledger)
+
+
+def test_a_task_that_waits_ends_at_once_when_it_is_revoked() -> None:
+    steered = Steered()
+    running, waits, stays = (steered.dispatcher.receive(delivery(), 0.0) for _ in range(3))
+    held = steered.dispatcher.receive(delivery(eta=0.05), 0.0)
+
+    steered.decide(Revoke((running.id, waits.id, held.id)))
+
+    assert [waits, held] == [job for job, *_ in steered.hands.stores]
+    assert [stays] == steered.dispatcher.waiting
+    assert [] == steered.dispatcher.held
+    assert [running] == steered.dispatcher.active
+
+
+def test_a_revoked_task_that_lies_behind_another_is_recalled_and_ends() -> None:
+    steered = Steered()
+    first, second, third = steered.short(3)
+
+    steered.decide(Revoke((second.id,)))
+    recalled = list(steered.hands.recalled)
+    steered.dispatcher.take_back(1, first.number, steered.dispatcher.turns(1) + 1, 0.02)
+
+    assert [1] == recalled
+    assert [second] == [job for job, *_ in steered.hands.stores]
+    assert [third] == steered.dispatcher.waiting
+
+
+def test_a_revoked_task_whose_child_dies_before_it_begins_does_not_run_elsewhere() -> None:
+    steered = Steered(2)
+    job = steered.dispatcher.receive(delivery(), 0.0)
+
+    steered.decide(Revoke((job.id,)))
+    steered.dispatcher.child_died(1, 0, "signal 9 (SIGKILL)")
+
+    assert [job] == [job for job, *_ in steered.hands.stores]
+    assert 2 not in steered.hands.running
+
+
+def test_a_task_acked_early_that_is_revoked_before_it_begins_leaves_nothing_behind() -> None:
+    steered = Steered()
+    job = steered.dispatcher.receive(delivery("early"), 0.0)
+    steered.dispatcher.child_died(1, 0, "signal 9 (SIGKILL)")
+
+    steered.decide(Revoke((job.id,)))
+    steered.dispatcher.clearing.stored(job.number)
+
+    assert [job.delivery.tag] == steered.hands.acked
+    assert 0 == len(steered.dispatcher.ledger)
+
+
+def test_a_terminated_task_ends_as_revoked_and_those_behind_it_run_elsewhere() -> None:
+    steered = Steered()
+    first, second = steered.short(2)
+    steered.hands.running.clear()
+    steered.hands.running[1] = [first, second]
+
+    done = steered.dispatcher.terminate(first.number, 15)
+    crashed = steered.dispatcher.child_died(1, first.number, "signal 15 (SIGTERM)")
+    steered.dispatcher.clearing.stored(first.number)
+
+    assert done
+    assert [(1, first, 15)] == steered.hands.terminated
+    assert [] == crashed
+    assert [(first, "REVOKED", "TaskRevokedError")] == steered.hands.stores
+    assert ("terminated", 0) == (first.reason, first.crashes)
+    assert first.doom is not None
+    assert 15 == first.doom.signum
+    assert [first.delivery.tag] == steered.hands.acked
+    assert [] == steered.hands.copies
+    assert [second] == steered.dispatcher.waiting
+
+
+def test_a_task_that_no_child_has_begun_cannot_be_terminated() -> None:
+    steered = Steered()
+    _, behind = steered.short(2)
+    waiting = steered.dispatcher.receive(delivery("once"), 0.0)
+
+    assert not steered.dispatcher.terminate(behind.number, 15)
+    assert not steered.dispatcher.terminate(waiting.number, 15)
+    assert not steered.dispatcher.terminate(9999, 15)
+    assert behind.doom is None
+
+
+def test_a_task_that_was_begun_behind_a_terminated_one_is_no_crash() -> None:
+    """The signal was for the one before, which ended by itself at that moment."""
+    steered = Steered()
+    first, second = steered.short(2)
+
+    steered.dispatcher.terminate(first.number, 15)
+    steered.dispatcher.succeeded(1, [first.number, 0.0001])
+    crashed = steered.dispatcher.child_died(1, second.number, "signal 15 (SIGTERM)")
+
+    assert [] == crashed
+    assert [("again", second)] == steered.hands.copies
+    assert 0 == second.crashes
+
+
+def test_what_waits_of_a_paused_queue_is_given_back_and_no_more_is_taken() -> None:
+    steered = Steered()
+    running, waiting = (steered.dispatcher.receive(delivery(), 0.0) for _ in range(2))
+    held = steered.dispatcher.receive(delivery(eta=0.05), 0.0)
+    other = delivery()
+    other.queue = "other"
+    stays = steered.dispatcher.receive(other, 0.0)
+
+    steered.decide(Pause("q"))
+    late = steered.dispatcher.receive(delivery(), 0.0)
+    for job in (waiting, held, late):
+        steered.dispatcher.clearing.copied(job.number, None, refused=False)
+
+    assert {"q": True} == steered.hands.paused
+    assert [("back", waiting), ("back", held), ("back", late)] == steered.hands.copies
+    assert [job.delivery.tag for job in (waiting, held, late)] == steered.hands.acked
+    assert [stays] == steered.dispatcher.waiting
+    assert [running] == steered.dispatcher.active
+    steered.decide(Resume("q"))
+    assert {"q": False} == steered.hands.paused
+
+
+def test_a_task_over_its_rate_goes_back_and_others_of_its_queue_run_on() -> None:
+    steered = Steered(3)
+    steered.decide(LimitRate("late", "1/h"))
+
+    first, second = (steered.dispatcher.receive(delivery(), 0.0) for _ in range(2))
+    other = steered.dispatcher.receive(delivery("once"), 0.0)
+
+    assert [first, other] == [job for jobs in steered.hands.running.values() for job in jobs]
+    assert [("delay", second)] == steered.hands.copies
+
+
+def test_new_time_limits_hold_for_what_waits_and_not_for_what_runs() -> None:
+    steered = Steered()
+    running, waiting = (steered.dispatcher.receive(delivery(), 0.0) for _ in range(2))
+
+    steered.decide(LimitTime("late", 5.0, None))
+
+    assert (None, None) == (running.limits.hard, running.limits.soft)
+    assert (5.0, None) == (waiting.limits.hard, waiting.limits.soft)
+
+
 class RandomHistory(RuleBasedStateMachine):
     """Whatever happens in whatever order, a delivery is settled at most once and none is stuck."""
 
     def __init__(self) -> None:
         super().__init__()
         self.hands = RecordingHands()
-        self.dispatcher = Dispatcher(self.hands, POLICIES, window=Window(2))
+        self.remembered = Remembered()
+        self.dispatcher = Dispatcher(
+            self.hands, POLICIES, window=Window(2), remembered=self.remembered
+        )
         self.numbers = itertools.count(1)
         self.alive: dict[int, bool] = {}
         self.now = 1000.0
         self.delivered: dict[int, Delivery] = {}
         self.lost: set[int] = set()
-        self.early: set[int] = set()
         self.unconfirmed: list[int] = []
 
     def held(self, child: int) -> list[Job]:
@@ -614,9 +823,50 @@ class RandomHistory(RuleBasedStateMachine):
             expires=self.now - 1 if expired and wait is None else None,
         )
         self.delivered[one.tag] = one
-        if name == "early":
-            self.early.add(one.tag)
         self.dispatcher.receive(one, self.now)
+
+    def decide(self, change: Change) -> None:
+        self.remembered.take(change, self.now)
+        self.dispatcher.apply(change)
+
+    @precondition(lambda self: len(self.dispatcher.ledger) > 0)
+    @rule(data=st.data())
+    def revoke(self, data: st.DataObject) -> None:
+        job = data.draw(st.sampled_from(list(self.dispatcher.ledger)))
+        self.decide(Revoke((job.id,)))
+
+    @rule(paused=st.booleans())
+    def pause(self, paused: bool) -> None:
+        self.decide(Pause("q") if paused else Resume("q"))
+
+    @rule(name=st.sampled_from(["late", "early"]), rate=st.sampled_from(["", "5/h", "100/s"]))
+    def limit_rate(self, name: str, rate: str) -> None:
+        self.decide(LimitRate(name, rate))
+
+    @rule(hard=st.sampled_from([None, 5.0]), soft=st.sampled_from([None, 5.0]))
+    def limit_time(self, hard: float | None, soft: float | None) -> None:
+        self.decide(LimitTime("late", hard, soft))
+
+    @precondition(lambda self: self.dispatcher.active)
+    @rule(data=st.data(), dies=st.booleans())
+    def terminate(self, data: st.DataObject, dies: bool) -> None:
+        job = data.draw(st.sampled_from(self.dispatcher.active))
+        child = job.child
+        assert child is not None
+        crashes = {each.number: each.crashes for each in self.dispatcher.ledger}
+        if self.dispatcher.terminate(job.number, 15) and dies:
+            del self.alive[child]
+            assert [] == self.dispatcher.child_died(child, job.number, "signal 15")
+            for each in self.dispatcher.ledger:
+                assert each.crashes == crashes[each.number]
+
+    @precondition(lambda self: self.hands.recalled)
+    @rule()
+    def recall(self) -> None:
+        child = self.hands.recalled.pop(0)
+        if child in self.alive and self.held(child):
+            begun = self.held(child)[0].number
+            self.dispatcher.take_back(child, begun, self.dispatcher.turns(child) + 1, 0.02)
 
     @precondition(lambda self: any(self.held(child) for child in self.alive))
     @rule(data=st.data(), outcome=st.sampled_from([o for o in Outcome if o is not Outcome.LOST]))
@@ -652,24 +902,24 @@ class RandomHistory(RuleBasedStateMachine):
     def publish(self, data: st.DataObject) -> None:
         child = data.draw(st.sampled_from([c for c in self.alive if self.held(c)]))
         job = self.held(child)[0]
-        assert self.dispatcher.publishing(job.number)
+        assert self.dispatcher.clearing.publishing(job.number)
         self.unconfirmed.append(job.number)
 
     @precondition(lambda self: self.unconfirmed)
     @rule(refusal=st.sampled_from([None, None, "refused"]))
     def confirm(self, refusal: str | None) -> None:
-        self.dispatcher.published(self.unconfirmed.pop(0), refusal)
+        self.dispatcher.clearing.published(self.unconfirmed.pop(0), refusal)
 
     @precondition(lambda self: self.hands.stores)
     @rule()
     def store(self) -> None:
-        self.dispatcher.stored(self.hands.stores.pop(0)[0].number)
+        self.dispatcher.clearing.stored(self.hands.stores.pop(0)[0].number)
 
     @precondition(lambda self: self.hands.copies)
     @rule(error=st.sampled_from([None, None, "refused", "unconfirmed"]))
     def copy(self, error: str | None) -> None:
         job = self.hands.copies.pop(0)[1]
-        self.dispatcher.copied(job.number, error, refused=error == "refused")
+        self.dispatcher.clearing.copied(job.number, error, refused=error == "refused")
 
     @precondition(lambda self: self.alive)
     @rule(data=st.data(), begun=st.booleans())
@@ -693,10 +943,10 @@ class RandomHistory(RuleBasedStateMachine):
     def claim(self, refused: bool) -> None:
         job = self.hands.claims.pop(0)
         if refused:
-            self.dispatcher.claim_refused(job.number)
+            self.dispatcher.renewal.refused(job.number)
         else:
             copy = delivery(job.name)
-            if self.dispatcher.adopt(job.number, copy, self.now):
+            if self.dispatcher.renewal.adopt(job.number, copy, self.now):
                 self.delivered[copy.tag] = copy
 
     @rule(seconds=st.sampled_from([0.01, 0.1, 10.0]))
@@ -717,6 +967,13 @@ class RandomHistory(RuleBasedStateMachine):
         assert all(len(self.held(child)) <= DEPTH for child in self.alive)
 
     @invariant()
+    def nothing_waits_that_may_not_run(self) -> None:
+        held = [job for _, job in self.dispatcher.held]
+        for job in (*self.dispatcher.waiting, *held):
+            assert not self.remembered.is_revoked(job.id)
+            assert "q" not in self.remembered.paused
+
+    @invariant()
     def no_work_waits_while_a_child_is_idle(self) -> None:
         idle = [c for c, ready in self.alive.items() if ready and not self.held(c)]
         due = self.dispatcher.waiting
@@ -732,13 +989,13 @@ class RandomHistory(RuleBasedStateMachine):
         for _ in range(10_000):
             self.dispatcher.tick(self.now)
             if self.unconfirmed:
-                self.dispatcher.published(self.unconfirmed.pop(0), None)
+                self.dispatcher.clearing.published(self.unconfirmed.pop(0), None)
             elif self.hands.stores:
                 self.store()
             elif self.hands.claims:
                 self.claim(refused=False)
             elif self.hands.copies:
-                self.dispatcher.copied(self.hands.copies.pop(0)[1].number, None, refused=False)
+                self.copy(error=None)
             elif busy := [c for c in self.alive if self.held(c)]:
                 job = self.held(busy[0])[0]
                 self.dispatcher.done(busy[0], job.number, Outcome.SUCCESS, 0.1)

@@ -92,6 +92,33 @@ def test_answers_reach_the_thread_that_asked_and_jobs_wait_their_turn() -> None:
     pair.close()
 
 
+def test_what_is_done_is_said_before_the_child_waits_for_more() -> None:
+    """The last order may be none to run a job, and what was done was kept for the next one."""
+    pair = Pair()
+    pair.parent.send([frames.RUN, 1])
+    pair.parent.send([frames.EVENTS, True])
+    pair.loop.turn(0.0)
+
+    def stop_when_heard() -> None:
+        for _ in range(100):
+            pair.loop.turn(0.1)
+            if pair.heard:
+                break
+        pair.parent.send([frames.STOP])
+        pair.loop.turn(0.0)
+
+    parent = threading.Thread(target=stop_when_heard)
+    orders = pair.child.frames()
+    assert next(orders) == [frames.RUN, 1]
+    parent.start()
+    pair.child.done(1, 0.25)
+    assert [*orders] == [[frames.EVENTS, True]]
+    parent.join()
+
+    assert [[frames.DONE, [1, 0.25], []]] == pair.heard
+    pair.close()
+
+
 def test_a_paused_line_leaves_the_childs_words_in_the_socket() -> None:
     pair = Pair()
     pair.parent.pause(True)

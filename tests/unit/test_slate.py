@@ -29,3 +29,13 @@ def test_a_new_page_names_no_job() -> None:
     assert page.read() == (0, slate.IDLE, 0.0)
     page.close()
     os.close(descriptor)
+
+
+def test_a_child_is_warned_of_one_job_and_no_other() -> None:
+    page = slate.Slate(-1)
+
+    page.warn(7)
+
+    assert page.is_warned(7)
+    assert not page.is_warned(8)
+    page.close()

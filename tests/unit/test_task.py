@@ -17,6 +17,7 @@ from taskq import (
     hooks,
 )
 from taskq.client.context import Request, current_request, running
+from taskq.errors import ConfigurationError
 from taskq.testing import eager_app, memory_app
 
 
@@ -75,6 +76,31 @@ def test_an_unknown_option_names_the_one_that_was_meant(app):
         @app.task(acks_latte=True)
         def work():
             pass
+
+
+def test_a_rate_limit_that_is_none_is_refused_where_it_is_written(app):
+    with pytest.raises(ValueError, match="'5/d'"):
+
+        @app.task(rate_limit="5/d")
+        def work():
+            pass
+
+    with pytest.raises(ConfigurationError, match="5/d"):
+        app.conf.task_default_rate_limit = "5/d"
+
+
+def test_a_task_has_the_rate_limit_of_the_settings_until_it_has_its_own(app):
+    @app.task
+    def plain():
+        pass
+
+    @app.task(rate_limit=0)
+    def free():
+        pass
+
+    app.conf.task_default_rate_limit = "10/s"
+
+    assert (plain.rate_limit, free.rate_limit) == ("10/s", 0)
 
 
 def test_a_task_is_its_function_when_called(app):

@@ -76,3 +76,27 @@ def test_a_chosen_width_stays():
     assert 10 == after(window, 0.0, 100)
     assert 10 == after(window, 10.0, 100)
     assert not window.close(10.0)
+
+
+def test_it_follows_the_number_of_children():
+    window = Window(2)
+    after(window, 0.0, 100)
+
+    assert window.staff(3)
+    assert 384 == window.width
+    assert 3 == after(window, 1.0, 100)
+
+
+def test_a_choice_for_each_child_follows_them():
+    window = Window(2, each=4)
+
+    assert 8 == after(window, 0.0, 100)
+    assert window.staff(3)
+    assert 12 == after(window, 10.0, 100)
+
+
+def test_a_choice_for_all_children_does_not():
+    window = Window(2, fixed=10)
+
+    assert not window.staff(3)
+    assert 10 == window.width

@@ -101,6 +101,12 @@ def spread(count: int, queue: str) -> list[str]:
 
 
 @app.task
+def withdraw(task_id: str) -> None:
+    """Revokes a task."""
+    app.AsyncResult(task_id).revoke()
+
+
+@app.task
 def stray() -> None:
     """Sends a message where no queue is."""
     record.apply_async((1,), exchange="amq.direct", routing_key="nowhere")

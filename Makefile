@@ -44,7 +44,7 @@ format: $(VENV)/installed-dev ## let ruff lay out the code and mend what it can
 	$(BIN)/ruff format .
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) .taskq .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .taskq .mypy_cache .ruff_cache .hypothesis dist tests/artefacts
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # -- the parts they are made of ---------------------------------------------------------------

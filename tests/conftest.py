@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.support.beats",
     "tests.support.stores",
     "tests.support.site",
+    "tests.support.steering",
     "tests.support.stores",
 ]
 

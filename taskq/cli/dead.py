@@ -5,10 +5,8 @@ Options become one hold on dead-letter queues; what is done with it is the busin
 """
 
 import json
-import os
 import shutil
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,11 +16,10 @@ from typing import Any
 import click
 
 from taskq import clock, log
-from taskq.app import TaskQ
+from taskq.cli.place import app_of
 from taskq.cli.text import beginning, clean, end, one_line, roughly, span
 from taskq.deadletters import DEEPEST, DEPTH, SHORTEST_ID, DeadLetters, Letter, Wanted
-from taskq.errors import ConfigurationError, MessageMalformed, TaskqError
-from taskq.locate import find_app
+from taskq.errors import MessageMalformed
 from taskq.wire.dead import without
 
 #: Refusals that are told one by one; they tend to have the same reason.
@@ -90,11 +87,9 @@ def _with(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
             limit: int | None = None,
             **rest: Any,
         ) -> None:
-            if app and broker:
-                raise click.UsageError("give -A or --broker, not both: --broker needs no app")
             names = [name for given in queues for name in given.split(",") if name]
             wanted = Wanted(**{key: rest.pop(key) for key in Wanted.__slots__ if key in rest})
-            with _app(app, broker) as found:
+            with app_of(app, broker, modules=False) as found:
                 hold = partial(DeadLetters, found, names, wanted, limit=limit, depth=depth)
                 command(hold, **rest)
 
@@ -104,19 +99,6 @@ def _with(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return decorated
 
     return decorate
-
-
-@contextmanager
-def _app(name: str | None, broker: str | None) -> Iterator[TaskQ]:
-    try:
-        app = TaskQ(broker=broker) if broker else find_app(name, os.getcwd())
-    except TaskqError:
-        raise
-    except Exception as error:
-        click.echo(traceback.format_exc(), err=True, nl=False)
-        raise ConfigurationError("the app cannot be imported; its traceback is above") from error
-    with app:
-        yield app
 
 
 # -- commands ------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
@@ -11,6 +11,24 @@ from taskq.worker.options import WorkerOptions
 from taskq.worker.supervisor import Supervisor
 
 _LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+class Bounds(click.ParamType[tuple[int, int]]):
+    """`10,2`: at most and at least so many; `10` alone means at least one."""
+
+    name = "max,min"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        most, _, least = str(value).partition(",")
+        try:
+            bounds = int(most), max(1, int(least or 1))  # Celery's users may say 0
+        except ValueError:
+            self.fail(f"{value!r} is not two numbers with a comma between, as 10,2", param, ctx)
+        if bounds[0] < bounds[1]:
+            self.fail(f"{value!r}: the most comes first, as in 10,2", param, ctx)
+        return bounds
 
 
 @click.command()
@@ -22,6 +40,7 @@ _LEVELS = ("debug", "info", "warning", "error", "critical")
     help="Queues to consume from, with commas between.",
 )
 @click.option("-c", "--concurrency", type=click.IntRange(1), help="How many children run tasks.")
+@click.option("--autoscale", type=Bounds(), help="At most, and at least, so many children.")
 @click.option("-n", "--name", default="taskq@%h", show_default=True, help="The worker's name.")
 @click.option("-l", "--loglevel", type=click.Choice(_LEVELS, case_sensitive=False), default="info")
 @click.option("--logfile", type=click.Path(dir_okay=False), help="Log there, not to the terminal.")
@@ -39,6 +58,7 @@ def worker(
     app: str | None,
     queues: str,
     concurrency: int | None,
+    autoscale: tuple[int, int] | None,
     name: str,
     loglevel: str,
     logfile: str | None,
@@ -57,6 +77,7 @@ def worker(
         folder=os.getcwd(),
         queues=tuple(part for part in queues.split(",") if part),
         concurrency=concurrency,
+        autoscale=autoscale,
         name=name,
         pool=pool,
         prefetch=prefetch,

@@ -401,6 +401,26 @@ def test_acks_that_cannot_be_joined_count_although_the_intake_closes_at_once(ben
     assert 0 == rabbit.count("q")
 
 
+def test_an_intake_of_no_queues_is_ready_and_takes_more(bench, rabbit):
+    hands = bench.intake()
+    hands.wait_ready()
+    send_all(bench, "q", "one")
+
+    hands.intake.add(Queue("q"))
+
+    hands.wait()
+    assert (["one"], 1) == (hands.names(), hands.ready)
+
+
+def test_a_queue_that_is_cancelled_before_it_was_consumed_from_delays_nothing(bench):
+    hands = bench.intake(Queue("q1"), Queue("q2"))
+
+    hands.intake.cancel("q1")
+    hands.intake.cancel("q2")
+
+    hands.wait_ready()
+
+
 def test_after_a_pause_deliveries_in_hand_can_be_settled_and_none_come(bench, rabbit):
     send_all(bench, "q", "one")
     hands = bench.intake(Queue("q"))

@@ -152,6 +152,23 @@ def test_celerys_receiver_sees_how_tasks_fail(
     assert monitor.wait_for("task-revoked", late.id)["expired"] is True
 
 
+def test_celerys_receiver_hears_of_revoked_and_terminated_tasks(
+    app: TaskQ, rabbit: Rabbit, monitor: Monitor, worker_process: StartWorker, ledger: Ledger
+) -> None:
+    start(rabbit, worker_process, "-E")
+    running = app.send_task("tasks.act", args=("sleep", 600), queue="q1")
+    ledger.wait_for(1)
+
+    running.revoke(terminate=True)
+    app.AsyncResult("never").revoke()
+    never = app.send_task("tasks.record", args=(1,), queue="q1", task_id="never")
+
+    told = [monitor.wait_for("task-revoked", each.id) for each in (running, never)]
+    assert [(True, 15, False), (False, None, False)] == [
+        (each["terminated"], each["signum"], each["expired"]) for each in told
+    ]
+
+
 def test_celerys_state_knows_a_taskq_worker_while_it_lives(
     rabbit: Rabbit, monitor: Monitor, worker_process: StartWorker
 ) -> None:

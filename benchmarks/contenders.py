@@ -38,6 +38,8 @@ class Setup:
     confirms: bool = False
     children: int = 2
     prefetch: int | None = None
+    #: Whether the worker tells monitors what becomes of each task.
+    events: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class Taskq(Contender):
         if setup.results != "off":
             settings["result_backend"] = "rpc://" if setup.results == "rpc" else place.redis
         prefetch = ("--prefetch", str(setup.prefetch * setup.children)) if setup.prefetch else ()
-        return Recipe(settings, (*_taskq_worker(setup.children), *prefetch), {})
+        events = ("-E",) if setup.events else ()
+        return Recipe(settings, (*_taskq_worker(setup.children), *prefetch, *events), {})
 
 
 class TaskqSqlite(Contender):
@@ -130,6 +133,7 @@ class Celery(Contender):
             *("celery", "-A", "celery_app", "worker", "-P", "prefork", "-c", str(setup.children)),
             *("-O", "fair", "--without-gossip", "--without-mingle", "--without-heartbeat"),
             *("-l", "warning"),
+            *(("-E",) if setup.events else ()),
         )
         return Recipe(settings, worker, {})
 

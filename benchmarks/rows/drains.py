@@ -1,4 +1,4 @@
-"""Rows 1, 2 and 7: how fast a full queue becomes empty."""
+"""Rows 1, 2, 7 and 16: how fast a full queue becomes empty."""
 
 import sys
 from collections.abc import Callable
@@ -24,6 +24,7 @@ _PREFETCH = 64
 
 RATE = "tasks/s"
 MEMORY = "worker MiB"
+_LEFT = "of the rate is left"
 
 
 def drain(site: Site, worker: Callable[[], Program]) -> float:
@@ -84,6 +85,15 @@ def _sides(setup: Setup) -> list[Side]:
         Side("C loop", partial(_loop, setup, bare)),
         Side("pika loop", partial(_loop, setup, _pika)),
     ]
+
+
+def _events(contender: Contender, lab: Lab, prefetch: int | None = None) -> Figures:
+    """The rate without events, and what is left of it with them."""
+    rates = [
+        _library(contender, Setup(prefetch=prefetch, events=events), lab)[RATE]
+        for events in (False, True)
+    ]
+    return {RATE: rates[0], f"{RATE} with events": rates[1], _LEFT: rates[1] / rates[0]}
 
 
 def _waiting_million(lab: Lab) -> Figures:
@@ -155,5 +165,25 @@ ROWS = (
         ],
         "Memory is that of all processes of the worker, in proportional set size, looked at each "
         "second after the first quarter.",
+    ),
+    Row(
+        "16",
+        "events",
+        f"drain {_COUNT:,} no-ops, quorum queue, with task events and without",
+        [
+            Side("taskq", partial(_events, Taskq()), Taskq(), Setup(events=True)),
+            Side(
+                "celery",
+                partial(_events, Celery(), prefetch=_PREFETCH),
+                Celery(),
+                Setup(prefetch=_PREFETCH, events=True),
+            ),
+        ],
+        [
+            Rule("of the rate is left with events", own(_LEFT), 0.8),
+            Rule("times what is left of celery's", times(_LEFT, "celery"), 1),
+        ],
+        "Three events for each task go to an exchange at which nobody listens; a monitor would "
+        "take its own share of the two cores on both sides.",
     ),
 )

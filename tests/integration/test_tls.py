@@ -228,7 +228,7 @@ def test_a_worker_that_does_not_trust_its_broker_says_so_and_goes_on_trying(
     worker = worker_process(APP, "--app=tasks", env={"TASKQ_BROKER_URL": amqps.url()})
 
     for _ in range(2):
-        failed = worker.wait_for("connection-failed", role="intake")
+        failed = worker.wait_for("connection-failed", role="listener")
         assert "certificate verify failed" in failed["reason"]
         assert "cacertfile" in failed["reason"]
     assert "guest:guest" not in worker.log()

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 
 from taskq import tls
 from taskq.broker import open_broker
@@ -19,11 +20,20 @@ from taskq.worker.hands import WorkerHands
 from taskq.worker.herald import Herald
 from taskq.worker.manifest import Manifest
 from taskq.worker.options import WorkerOptions
-from taskq.worker.pool import Pool
+from taskq.worker.pool import Pool, Reports
 from taskq.worker.recall import Recall
 from taskq.worker.roster import DEPTH
 from taskq.worker.timekeeper import Timekeeper
 from taskq.worker.window import Window
+
+
+def open_pool(loop: Loop, options: WorkerOptions, reports: Reports) -> Pool:
+    """The pool that *options* name; `solo` brings rooms along that others need not."""
+    if options.pool == "solo":
+        made: Pool = import_module("taskq.worker.solo").Solo(loop, options, reports)
+    else:
+        made = import_module("taskq.worker.prefork").Prefork(loop, options, reports)
+    return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,9 @@ The supervisor owns a pool and tells the dispatcher what it reports; a pool deci
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Protocol
 
-from taskq.loop import Loop
 from taskq.worker.frames import Frame
-from taskq.worker.options import WorkerOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +90,3 @@ class Pool(Protocol):
 
     def close(self, timeout: float) -> None:
         """Let the children go (they finish what is in hand), wait at most *timeout* seconds."""
-
-
-def open_pool(loop: Loop, options: WorkerOptions, reports: Reports) -> Pool:
-    """The pool that *options* name; `solo` brings rooms along that others need not."""
-    if options.pool == "solo":
-        made: Pool = import_module("taskq.worker.solo").Solo(loop, options, reports)
-    else:
-        made = import_module("taskq.worker.prefork").Prefork(loop, options, reports)
-    return made

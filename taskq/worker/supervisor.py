@@ -34,8 +34,8 @@ from taskq.worker.frames import Frame
 from taskq.worker.health import ReadyFile
 from taskq.worker.manifest import Manifest
 from taskq.worker.options import WorkerOptions
-from taskq.worker.parts import Callbacks, Parts, assemble
-from taskq.worker.pool import Reports, open_pool
+from taskq.worker.parts import Callbacks, Parts, assemble, open_pool
+from taskq.worker.pool import Reports
 from taskq.worker.switchboard import Switchboard
 
 EXIT_OK = 0

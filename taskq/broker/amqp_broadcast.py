@@ -123,8 +123,8 @@ class Broadcasts:
         if self._channel is not None:
             self._opening = False
             self._release()
-        elif self._connection.is_open:
-            self._connection.channel(on_open_callback=self._opened)
+        else:
+            self._connection.open_channel(self._opened)
 
     def _opened(self, channel: Channel) -> None:
         channel.add_on_close_callback(self._closed)
@@ -211,8 +211,7 @@ class AmqpListening:
 
     def _open(self) -> None:
         self._retry = None
-        if self._connection.is_open:
-            self._connection.channel(on_open_callback=self._opened)
+        self._connection.open_channel(self._opened)
 
     def _opened(self, channel: Channel) -> None:
         channel.add_on_close_callback(self._closed)

@@ -68,7 +68,7 @@ class AmqpHistory:
         if refusal is not None:
             self._end(f"it cannot be declared: {refusal}")
         elif not self._is_over:
-            self._connection.channel(on_open_callback=self._opened)
+            self._connection.open_channel(self._opened)
 
     def _opened(self, channel: Channel) -> None:
         channel.add_on_close_callback(self._closed)

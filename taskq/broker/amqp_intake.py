@@ -203,7 +203,7 @@ class AmqpIntake:
     def _up(self, connection: FastConnection) -> None:
         self._connection = connection
         self._scratch = Scratch(self._link, connection)
-        connection.channel(on_open_callback=self._channel_opened)
+        connection.open_channel(self._channel_opened)
 
     def _channel_opened(self, channel: Channel) -> None:
         channel.add_on_close_callback(self._channel_closed)
@@ -357,7 +357,7 @@ class AmqpIntake:
             ask(channel)
 
         if self._connection.is_open:
-            self._connection.channel(on_open_callback=opened)
+            self._connection.open_channel(opened)
             self._await_answer()
 
     def _begin_anew(self) -> None:
@@ -367,7 +367,7 @@ class AmqpIntake:
             self._forget_consumers()
             del self._connection.reader.deliveries[channel.channel_number]
             channel.close()
-            self._connection.channel(on_open_callback=self._channel_opened)
+            self._connection.open_channel(self._channel_opened)
             self._await_answer()
 
     def _await_answer(self) -> None:
@@ -452,7 +452,7 @@ class AmqpReplies:
 
     def _declared(self, refusal: str | None) -> None:
         if refusal is None:
-            self._connection.channel(on_open_callback=self._channel_opened)
+            self._connection.open_channel(self._channel_opened)
         else:
             self._connection.abandon(f"queue {self._queue.name!r} cannot be declared: {refusal}")
 

@@ -352,7 +352,7 @@ class AmqpOutlet:
         self._scratch = Scratch(self._link, connection)
         self._broadcasts.up(connection, self._scratch)
         self._known.clear()
-        connection.channel(on_open_callback=self._channel_opened)
+        connection.open_channel(self._channel_opened)
 
     def _channel_opened(self, channel: Channel) -> None:
         channel.add_on_close_callback(self._channel_closed)
@@ -405,7 +405,7 @@ class AmqpOutlet:
         is_old = clock.monotonic() - self._opened > _STALE
         if is_old and self._replaced is None and self._connection.is_open:
             self._opened = math.inf
-            self._connection.channel(on_open_callback=self._channel_opened)
+            self._connection.open_channel(self._channel_opened)
         letter.rejections += 1
         if not _REJECTED.allows(letter.rejections):
             self._fail(letter, "the broker rejected it (is the queue full?)")
@@ -454,8 +454,7 @@ class AmqpOutlet:
             self._known.clear()  # an exchange may be gone
             self._scratch.forget()
             self._stumble(why(error), queued=False)
-            if self._connection.is_open:
-                self._connection.channel(on_open_callback=self._channel_opened)
+            self._connection.open_channel(self._channel_opened)
 
     def _down(self, reason: str, error: BaseException) -> None:
         self._channel = self._replaced = None

@@ -347,7 +347,7 @@ class Scratch:
                 return  # it goes, and with it this object
             elif self._channel is None:
                 self._busy = True
-                self._connection.channel(on_open_callback=self._channel_opened)
+                self._connection.open_channel(self._channel_opened)
             else:
                 self._busy = True
                 try:

@@ -18,6 +18,7 @@ import pika
 from pika import frame
 from pika.adapters.select_connection import SelectConnection
 from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport, _AsyncSSLTransport
+from pika.channel import Channel
 from pika.exceptions import AMQPConnectionError, InvalidFrameError
 
 from taskq import clock
@@ -340,6 +341,11 @@ class FastConnection(SelectConnection):  # type: ignore[misc]  # pika has no typ
     def frame_max(self) -> int:
         """The most bytes that a frame may take, as agreed with the broker."""
         return int(self.params.frame_max)
+
+    def open_channel(self, on_open: Callable[[Channel], None]) -> None:
+        """Open a channel, unless the connection is going: then whoever asked goes with it."""
+        if self.is_open:
+            self.channel(on_open_callback=on_open)
 
     def send(self, frames: bytes) -> None:
         """Write *frames* at the end of this turn of the loop."""

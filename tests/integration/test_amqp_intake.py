@@ -533,3 +533,13 @@ def test_replies_arrive_and_their_queue_outlives_the_connection(bench, rabbit):
 
     assert ["early", "late"] == [reply.properties.correlation_id for reply in got]
     assert 0 == rabbit.count("replies")
+
+
+def test_replies_that_are_closed_while_they_begin_leave_no_error(bench, rabbit):
+    for turns in range(12):
+        replies = bench.replies(Queue("r", kind="reply"), [])
+        for _ in range(turns):
+            bench.loop.turn(0.01)
+        replies.close()
+
+    assert 0 == rabbit.count("r")

@@ -203,6 +203,16 @@ def test_a_run_that_people_started_is_a_change(open_one: OpenStore) -> None:
     assert [last] == [row.last for row in there.rows()]
 
 
+def test_who_tells_of_a_run_late_replaces_none_that_came_after_it(store: Store) -> None:
+    store.put(entry(), since=1.0)
+    later = Run("report@later", 20.0, 21.0)
+    store.note({"report": later}, by_hand=True)
+
+    store.note({"report": Run("report@earlier", 10.0, 11.0)})
+
+    assert [later] == [row.last for row in store.rows()]
+
+
 def test_many_runs_are_noted_at_once(store: Store) -> None:
     runs = {f"entry {number}": Run(f"id {number}", number, number) for number in range(1200)}
 

@@ -101,9 +101,14 @@ class RedisStore:
             self._enable(keys=[self._entries, self._changes], args=given)
 
     def note(self, runs: Mapping[str, Run], *, by_hand: bool = False) -> None:
-        texts: dict[Any, Any] = {name: json.dumps(run) for name, run in runs.items()}
         with self._reporting(), self._redis.pipeline() as together:
-            if runs:
+            known = self._redis.hmget(self._runs, list(runs)) if runs else []
+            texts: dict[Any, Any] = {
+                name: json.dumps(run)
+                for (name, run), text in zip(runs.items(), known, strict=True)
+                if text is None or Run(*json.loads(text)).sent <= run.sent
+            }
+            if texts:
                 together.hset(self._runs, mapping=texts)
             if by_hand:
                 together.incr(self._changes)

@@ -108,7 +108,11 @@ class SqlStore:
         ]
         update = (
             sa.update(_ENTRY)
-            .where(self._ours, _E.name == sa.bindparam("key"))
+            .where(
+                self._ours,
+                _E.name == sa.bindparam("key"),
+                sa.or_(_E.last_sent.is_(None), _E.last_sent <= sa.bindparam("last_sent")),
+            )
             .values({name: sa.bindparam(name) for name in ("last_id", "last_due", "last_sent")})
         )
         known = self._run(

@@ -54,6 +54,7 @@ _NOTE = """
     insert into beat_entry (schedule, name, last_id, last_due, last_sent) values (?, ?, ?, ?, ?)
     on conflict do update set
         last_id = excluded.last_id, last_due = excluded.last_due, last_sent = excluded.last_sent
+    where last_sent is null or last_sent <= excluded.last_sent
 """
 _CHANGED = """
     insert into beat_schedule (schedule, changes) values (?, 1)

@@ -165,7 +165,7 @@ def _portable(argument: Any) -> Any:
 def _repr(value: object) -> str:
     try:
         return repr(value).encode(errors="replace").decode()
-    except Exception:
+    except Exception:  # it is a stranger's, and what it was asked for is only shown
         return f"<{type(value).__name__}>"
 
 

@@ -148,7 +148,7 @@ def _shown(value: Any, size: int, longest: int) -> str:
         text = repr(value) if size <= 2 * longest else _REPR.repr(value)
     except SoftTimeLimitExceeded:  # meant for the task that is sending this one
         raise
-    except Exception:
+    except Exception:  # a call is not refused because its arguments cannot be shown
         return "..."
     if len(text) > longest:
         text = text[: longest - 3] + "..."

@@ -49,6 +49,8 @@ class RouterTable:
         self._made: dict[str, Queue] = {}
         self._direct: dict[str, Route] = {}
         self._routers = tuple(_routers(routes))
+        #: Whether nothing but a task's name decides what `said` says.
+        self.is_by_name = all(isinstance(router, _ByName) for router in self._routers)
 
     # -- queues ------------------------------------------------------------------------------
 
@@ -169,12 +171,12 @@ def _routers(routes: object) -> Iterable[Router]:
     if isinstance(routes, str):
         yield from _routers(_load(routes))
     elif isinstance(routes, Mapping):
-        yield _by_name(tuple(routes.items()))
+        yield _ByName(tuple(routes.items()))
     elif callable(routes):
         yield routes
     elif isinstance(routes, Sequence):
         if all(isinstance(each, tuple) and len(each) == 2 for each in routes):
-            yield _by_name(tuple(routes))
+            yield _ByName(tuple(routes))
             return
         for each in routes:
             yield from _routers(each)
@@ -184,32 +186,32 @@ def _routers(routes: object) -> Iterable[Router]:
         )
 
 
-def _by_name(items: Sequence[tuple[str | re.Pattern[str], Said]]) -> Router:
+class _ByName:
     """A router that looks a task's name up: exactly first, then by pattern in order."""
-    exact: dict[str, Said] = {}
-    patterns: list[tuple[re.Pattern[str], Said]] = []
-    for key, said in items:
-        if said is not None and not isinstance(said, str | Mapping):
-            raise ConfigurationError(
-                f"task_routes: {key!r} leads to {said!r}; give a queue's name or a mapping"
-            )
-        if isinstance(key, re.Pattern):
-            patterns.append((key, said))
-        elif any(mark in key for mark in "*?["):
-            patterns.append((re.compile(fnmatch.translate(key)), said))
-        else:
-            exact[key] = said
 
-    @lru_cache(maxsize=1024)
-    def look_up(name: str) -> Said:
-        if name in exact:
-            return exact[name]
-        return next((said for pattern, said in patterns if pattern.match(name)), None)
+    def __init__(self, items: Sequence[tuple[str | re.Pattern[str], Said]]) -> None:
+        self._exact: dict[str, Said] = {}
+        self._patterns: list[tuple[re.Pattern[str], Said]] = []
+        for key, said in items:
+            if said is not None and not isinstance(said, str | Mapping):
+                raise ConfigurationError(
+                    f"task_routes: {key!r} leads to {said!r}; give a queue's name or a mapping"
+                )
+            if isinstance(key, re.Pattern):
+                self._patterns.append((key, said))
+            elif any(mark in key for mark in "*?["):
+                self._patterns.append((re.compile(fnmatch.translate(key)), said))
+            else:
+                self._exact[key] = said
+        self._look_up = lru_cache(maxsize=1024)(self._find)
 
-    def route(name: str, *_: object, **__: object) -> Said:
-        return look_up(name)
+    def __call__(self, name: str, *_: object, **__: object) -> Said:
+        return self._look_up(name)
 
-    return route
+    def _find(self, name: str) -> Said:
+        if name in self._exact:
+            return self._exact[name]
+        return next((said for pattern, said in self._patterns if pattern.match(name)), None)
 
 
 def _load(path: str) -> object:

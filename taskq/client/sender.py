@@ -45,6 +45,13 @@ class _Call(NamedTuple):
     parcel: Parcel
 
 
+class _Usual(NamedTuple):
+    """What the calls of a task without options of their own come to, as *router* has it."""
+
+    router: RouterTable
+    settled: tuple[Options, Route]
+
+
 class Sender:
     """Sends the calls of one *app*; *router* and *producer* are asked for at each use."""
 
@@ -54,6 +61,7 @@ class Sender:
         self._app = app
         self._router = router
         self._producer = producer
+        self._usual: dict[Task[Any, Any], _Usual] = {}
 
     def send(
         self,
@@ -166,27 +174,61 @@ class Sender:
         task: Task[Any, Any] | None,
     ) -> _Call:
         """A call as its caller means it: routed, part of the running task, its result awaited."""
-        own: Mapping[str, Any] = {}
         if task is not None:
             task.check(args, kwargs)
             args, kwargs = task.outgoing(args, kwargs)
-            own = task.call_options
-        defaults: dict[str, Any] = {}
+        options, route = self._settled(name, args, kwargs, given, task)
         if (parent := current_request()) is not None:
-            defaults["root_id"] = parent.root_id or parent.id
-            defaults["parent_id"] = parent.id
-        if task is not None or self._conf.task_ignore_result:
-            defaults["ignore_result"] = self._conf.task_ignore_result
-        router = self._router()
-        said = router.said(name, args, kwargs, given, task)
-        options = Options.merged(defaults, own, said, given)
-        route, reply_to = router.resolve(options), options.reply_to
+            root_id, parent_id = options.root_id or parent.root_id or parent.id, parent.id
+            options = options._replace(root_id=root_id, parent_id=options.parent_id or parent_id)
+        reply_to = options.reply_to
         result: AsyncResult[Any] = AsyncResult(options.task_id or new_id(), self._app, task=name)
         if not options.ignore_result and (replies := self._app.backend.reply_queue()):
             hold(result, self._app)
             route = replace(route, declare=(*route.declare, replies))
             reply_to = replies.name
         return self._call(result, args, kwargs, options, route, reply_to)
+
+    def _settled(
+        self,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        given: Mapping[str, Any],
+        task: Task[Any, Any] | None,
+    ) -> tuple[Options, Route]:
+        """The options of a call, merged, and where they lead.
+
+        For calls of a task without options of their own these are the same each time, unless a
+        router looks at more than the name.
+        """
+        router = self._router()
+        if given or task is None or not router.is_by_name:
+            return self._settle(router, name, args, kwargs, given, task)
+        known = self._usual.get(task)
+        if known is None or known.router is not router:
+            settled = self._settle(router, name, args, kwargs, given, task)
+            known = self._usual[task] = _Usual(router, settled)
+        return known.settled
+
+    def _settle(
+        self,
+        router: RouterTable,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        given: Mapping[str, Any],
+        task: Task[Any, Any] | None,
+    ) -> tuple[Options, Route]:
+        defaults: dict[str, Any] = {}
+        own: Mapping[str, Any] = {}
+        if task is not None:
+            own = task.call_options
+        if task is not None or self._conf.task_ignore_result:
+            defaults["ignore_result"] = self._conf.task_ignore_result
+        said = router.said(name, args, kwargs, given, task)
+        options = Options.merged(defaults, own, said, given)
+        return options, router.resolve(options)
 
     def _call(
         self,
@@ -199,28 +241,30 @@ class Sender:
     ) -> _Call:
         """The call whose outcome will be *result*, with its message made."""
         conf, name, task_id = self._conf, result.task or "", result.id
-        headers = dict(options.headers or {})
+        headers = dict(options.headers) if options.headers else {}
         if hooks.before_publish:
             hooks.before_publish.send(
                 app=self._app, task=name, task_id=task_id, args=args, kwargs=kwargs, headers=headers
             )
-        due = self._moment(options.countdown or options.eta)
+        due, expires = options.countdown or options.eta, options.expires
+        if due is not None:
+            due = self._moment(due)
         message = wire.encode(
             TaskHeaders(
                 task=name,
                 id=task_id,
+                root_id=options.root_id or task_id,
+                parent_id=options.parent_id,
                 retries=options.retries or 0,
                 eta=due,
-                expires=self._moment(options.expires),
+                expires=None if expires is None else self._moment(expires),
                 time_limit=options.time_limit,
                 soft_time_limit=options.soft_time_limit,
                 ignore_result=options.ignore_result,
-                root_id=options.root_id or task_id,
-                parent_id=options.parent_id,
                 group=options.group,
                 group_index=options.group_index,
                 shadow=options.shadow,
-                origin=_origin(os.getpid()),
+                origin=_origin(),
                 extra=headers or None,
             ),
             args,
@@ -265,7 +309,7 @@ class Sender:
             )
 
     def _tell_monitors(self, parcel: Parcel) -> None:
-        route, writer = parcel.route, _writer(os.getpid())
+        route, writer = parcel.route, _writer()
         queues = [queue.name for queue in route.declare if queue.kind == "work"]
         queue = queues[0] if queues else route.routing_key if not route.exchange else None
         where = event.Where(queue, route.exchange, route.routing_key)
@@ -277,13 +321,11 @@ class Sender:
     def _conf(self) -> Settings:
         return self._app.conf
 
-    def _moment(self, when: float | timedelta | datetime | None) -> float | None:
+    def _moment(self, when: float | timedelta | datetime) -> float:
         """*when* as seconds since the epoch: a number or timedelta counts from now.
 
         A datetime without zone is in the app's `timezone`.  ValueError for what is no time.
         """
-        if when is None:
-            return None
         if isinstance(when, datetime):
             if when.utcoffset() is None:
                 zone = self._conf.timezone
@@ -296,20 +338,17 @@ class Sender:
 
 
 def new_id() -> str:
-    """A random UUID (version 4) as text; the `uuid` module takes twice as long to make one."""
-    digits = f"{int.from_bytes(os.urandom(16)) & _RANDOM_BITS | _VERSION_4:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
-#: RFC 9562, section 5.4: the bits of a random UUID that are not its version and variant, and those.
-_RANDOM_BITS = 0xFFFFFFFF_FFFF_0FFF_3FFF_FFFFFFFFFFFF
-_VERSION_4 = 0x00000000_0000_4000_8000_000000000000
+    """A random UUID (RFC 9562, version 4) as text; the `uuid` module takes twice as long."""
+    drawn = os.urandom(16)
+    digits = drawn.hex()
+    variant = "89ab"[drawn[8] & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 @cache
-def _origin(pid: int) -> str:
-    """The name of this process as a sender; *pid* makes a forked child ask again."""
-    return f"gen{pid}@{socket.gethostname()}"
+def _origin() -> str:
+    """The name of this process as a sender."""
+    return f"gen{os.getpid()}@{socket.gethostname()}"
 
 
 def _priority(given: int | None, default: int | None) -> int | None:
@@ -320,6 +359,14 @@ def _priority(given: int | None, default: int | None) -> int | None:
 
 
 @cache
-def _writer(pid: int) -> event.EventWriter:
-    """Makes this process's events; *pid* makes a forked child have its own."""
-    return event.EventWriter(_origin(pid), pid, clock.hours_west())
+def _writer() -> event.EventWriter:
+    """Makes this process's events."""
+    return event.EventWriter(_origin(), os.getpid(), clock.hours_west())
+
+
+def _forget_process() -> None:
+    _origin.cache_clear()
+    _writer.cache_clear()
+
+
+os.register_at_fork(after_in_child=_forget_process)

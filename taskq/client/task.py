@@ -373,6 +373,8 @@ class Task(Generic[P, R]):
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """TypeError, naming the task, if *args* and *kwargs* do not fit the function."""
+        if not kwargs and len(args) in self._arity:
+            return
         if self.typing and self._signature is not None:
             try:
                 self._signature.bind(*args, **kwargs)
@@ -431,6 +433,16 @@ class Task(Generic[P, R]):
             return None
 
     @cached_property
+    def _arity(self) -> range:
+        """How many arguments by position always fit, without any by name."""
+        parameters = self._signature.parameters.values() if self._signature is not None else ()
+        needed = [each.kind for each in parameters if each.default is each.empty]
+        if any(kind is inspect.Parameter.KEYWORD_ONLY for kind in needed):
+            return range(0)
+        known = [each.kind for each in parameters if each.kind in _BY_POSITION]
+        return range(sum(kind in _BY_POSITION for kind in needed), len(known) + 1)
+
+    @cached_property
     def _validation(self) -> Validation:
         return Validation(self.run, self.name)
 
@@ -459,6 +471,9 @@ class Again(Retry):
         self.new_kwargs = kwargs
         self.options = options or {}
 
+
+#: Kinds of parameters that an argument without a name may be for.
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 #: Options of a call that a task may have of its own.
 _CALL_OPTIONS = (

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgpack
@@ -35,8 +35,7 @@ MAX_DEPTH = 100
 _BROKEN = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(NamedTuple):
     """Bytes with the labels AMQP wants: *content_type* and *content_encoding*."""
 
     body: bytes
@@ -298,16 +297,36 @@ class _Format:
     decode: Callable[[bytes], Any]
 
 
-# Not escaped to ASCII: that half a surrogate pair cannot be encoded is just what is wanted.
-# Cycles are found by `_is_plain`.
-_to_json = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
-_from_json = json.JSONDecoder().decode
-_from_json_with_envelopes = json.JSONDecoder(object_hook=_opened).decode
+def _json_writer() -> Callable[[Any], str]:
+    """What writes values as JSON; `JSONEncoder.encode` makes the same parts anew for each value,
+    which takes longer than the arguments of most calls.
+    """
+    # Not escaped to ASCII: that half a surrogate pair cannot be encoded is just what is wanted.
+    # Cycles are found by `_is_plain`.
+    plain = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"))
+    make, quote = getattr(json.encoder, "c_make_encoder", None), json.encoder.encode_basestring
+    if make is None:  # not CPython
+        return plain.encode
+    write = make(None, plain.default, quote, None, ":", ",", False, False, True)
+    return lambda value: "".join(write(value, 0))
+
+
+_to_json = _json_writer()
+_json, _json_with_envelopes = json.JSONDecoder(), json.JSONDecoder(object_hook=_opened)
 
 
 def _decode_json(body: bytes) -> Any:
     text = body.decode()
-    return _from_json_with_envelopes(text) if _TYPE in text else _from_json(text)
+    decoder = _json_with_envelopes if _TYPE in text else _json
+    if text[:1] in _JSON_OPENERS:
+        value, end = decoder.raw_decode(text)
+        if end == len(text):
+            return value
+    return decoder.decode(text)  # allows white space around it, at the price of looking for it
+
+
+#: How the values begin that JSON without white space around them is usually made of.
+_JSON_OPENERS = ("{", "[")
 
 
 def _decode_msgpack(body: bytes) -> Any:

@@ -76,9 +76,15 @@ _LENGTH = struct.Struct(">I")
 _size = _LENGTH.pack
 
 
-def write_headers(headers: TaskHeaders, compression: str | None = None) -> bytes:
+def write_headers(
+    headers: TaskHeaders,
+    compression: str | None = None,
+    argsrepr: str | None = None,
+    kwargsrepr: str | None = None,
+) -> bytes:
     """*headers* as a field table, its length bytes included; with the *compression* of the body.
 
+    *argsrepr* and *kwargsrepr* stand in place of those of *headers*, where they are given.
     ValueError for a task or id that cannot be one, and for own headers (*extra*) that carry a name
     of the protocol or hold what no table can.
     """
@@ -108,9 +114,9 @@ def write_headers(headers: TaskHeaders, compression: str | None = None) -> bytes
         encoded_id if root_id is None or root_id == task_id else _text(root_id),
         _NO_PARENT_ID if parent_id is None else _PARENT_ID + _text(parent_id),
         _ARGSREPR,
-        _text(headers.argsrepr),
+        _text(headers.argsrepr if argsrepr is None else argsrepr),
         _KWARGSREPR,
-        _text(headers.kwargsrepr),
+        _text(headers.kwargsrepr if kwargsrepr is None else kwargsrepr),
     )
     if headers.crashes or headers.extra or compression:
         parts.append(_own(headers, compression))

@@ -53,12 +53,13 @@ def encode(
     size = len(body)
     if compression is not None:
         body, method = codec.compress(body, compression)
-    headers = headers._replace(
-        argsrepr=headers.argsrepr or _shown(args, size, longest_repr),
-        kwargsrepr=headers.kwargsrepr or _shown(kwargs, size, longest_repr),
-    )
     raw = encode_task_properties(
-        write_headers(headers, method),
+        write_headers(
+            headers,
+            method,
+            headers.argsrepr or _shown(args, size, longest_repr),
+            headers.kwargsrepr or _shown(kwargs, size, longest_repr),
+        ),
         encoded.content_type,
         encoded.content_encoding,
         priority or 0,

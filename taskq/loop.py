@@ -122,6 +122,8 @@ class Loop:
 
     def turn(self, timeout: float | None = None) -> None:
         """Wait for something to do, at most *timeout* seconds (None: without limit); do it."""
+        if not self._ready:
+            self._end_turn()  # left over from between two turns: no reason for another one
         for key, mask in self._selector.select(self._patience(timeout)):
             if key.fileobj is self._wakeup:
                 self._read_wakeups()
@@ -135,10 +137,7 @@ class Loop:
             if not self._ready:  # a callback turned the loop itself
                 break
             self._ready.popleft()()
-        while self._endings:
-            endings, self._endings = self._endings, []
-            for callback in endings:
-                callback()
+        self._end_turn()
 
     def start(self) -> None:
         """Turn until `stop`."""
@@ -158,8 +157,14 @@ class Loop:
         self._wakeup.close()
         self._waker.close()
 
+    def _end_turn(self) -> None:
+        while self._endings:
+            endings, self._endings = self._endings, []
+            for callback in endings:
+                callback()
+
     def _patience(self, timeout: float | None) -> float | None:
-        if self._ready or self._endings:
+        if self._ready:
             return 0.0
         while self._timers and self._timers[0][2].callback is None:
             heapq.heappop(self._timers)

@@ -4,12 +4,13 @@
 itself and leaves the properties of a message undecoded; every other frame goes on to pika as it
 is.  Decoding properties is never pika's business: its codec makes integers of floats, and a table
 that it cannot read would cost the connection, again at each redelivery.  `FastConnection` puts the
-reader into pika's connection and joins what one turn of the loop wrote into one write.  When to
-connect belongs to `connection`, what to say to `amqp`.
+reader into pika's connection and joins what one turn of the loop wrote into one write, which goes
+to the socket at once.  When to connect belongs to `connection`, what to say to `amqp`.
 
 Both lean on internals of pika, which is therefore pinned; see `require_known_pika`.
 """
 
+import socket
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -35,7 +36,10 @@ _INTERNALS = (
         "_on_data_available _adapter_emit_data _proto_connection_lost _on_stream_terminated "
         "_terminate_stream _process_frame _proto_connection_made",
     ),
-    (_AsyncPlaintextTransport, "_MAX_RECV_BYTES write _on_socket_writable"),
+    (
+        _AsyncPlaintextTransport,
+        "_MAX_RECV_BYTES _MAX_CONSUME_BYTES get_write_buffer_size write _on_socket_writable",
+    ),
     (_AsyncSSLTransport, "_MAX_RECV_BYTES write _on_socket_writable"),
     (frame, "decode_frame"),
 )
@@ -326,6 +330,8 @@ class FastConnection(SelectConnection):  # type: ignore[misc]  # pika has no typ
         self.reader = Reader(self._take_frame)
         self._turning = loop
         self._unsent: list[bytes] = []
+        #: The socket of a connection without TLS, once it is connected.
+        self._plain: socket.socket | None = None
         self._reading = False
         self._abandoned = False
         self._cause: BaseException | None = None
@@ -356,10 +362,20 @@ class FastConnection(SelectConnection):  # type: ignore[misc]  # pika has no typ
     def flush(self) -> None:
         """Write now what `send` gathered."""
         unsent, self._unsent = self._unsent, []
-        if unsent and self._transport is not None:
-            self._transport.write(b"".join(unsent))
+        transport = self._transport
+        if not unsent or transport is None:
+            return
+        joined = b"".join(unsent)
+        if self._plain is not None and not transport.get_write_buffer_size():
+            try:
+                sent = self._plain.send(joined)
+            except OSError:
+                sent = 0  # full, or broken: pika meets the same, and knows what follows
+            joined = joined[sent:]
+        if joined:
+            transport.write(joined)
             # At once, where pika would first wait for the loop to say that it is possible.
-            self._transport._on_socket_writable()
+            transport._on_socket_writable()
 
     def end_turn(self) -> None:
         """Do what waits for the end of the turn, for who turns the loop inside a callback."""
@@ -376,6 +392,12 @@ class FastConnection(SelectConnection):  # type: ignore[misc]  # pika has no typ
 
     def _proto_connection_made(self, transport: Any) -> None:
         transport._MAX_RECV_BYTES = _READ_BYTES
+        if isinstance(transport, _AsyncPlaintextTransport):
+            self._plain = transport._sock
+            # One read for each time that the loop finds something there; pika would go on until
+            # the socket says that it is empty, which takes as long as a read.  TLS may hold back
+            # what the loop cannot see.
+            transport._MAX_CONSUME_BYTES = 1
         super()._proto_connection_made(transport)
 
     def _adapter_emit_data(self, data: bytes) -> None:

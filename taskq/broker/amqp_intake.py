@@ -28,6 +28,10 @@ _LOOK_INTERVAL = 5.0
 #: them back; those are lost when the channel closes meanwhile, and the messages come again.  So
 #: after more than _STREWN acks within _SINK seconds a channel stays open for that time.
 _STREWN, _SINK = 16, 0.25
+#: Acks wait for each other, until they free this part of the window: RabbitMQ keeps a record of
+#: each frame with an ack, and one frame can ack all before it.  Not longer than
+#: `BrokerOptions.ack_delay`; nobody waits for them before that.
+_SHARE = 4
 #: After so many looks that found nothing at all to do, consuming begins anew.
 _IDLE_LOOKS = 12
 
@@ -74,9 +78,11 @@ class AmqpIntake:
         self._queues: dict[bytes, str] = {}  # consumer tag -> queue, also after cancel
         self._short: set[str] = set()  # queues whose consumers may not bring a window yet
         self._tags = itertools.count(1)
-        #: Delivery tag -> who brought it, or None once it is acked in this turn; ascending.
+        #: Delivery tag -> who brought it, or None once its ack waits to be sent; ascending.
         self._unsettled: dict[int, bytes | None] = {}
         self._acked: list[int] = []
+        self._ack_timer: Timer | None = None
+        self._joining = False
         self._looker: Timer | None = None
         self._lively: set[str] = set()  # queues that brought something since the last look
         self._doubted: set[str] = set()  # ... that at the last look had something, and did not
@@ -131,12 +137,18 @@ class AmqpIntake:
         for queue in list(self._wanted):
             self.cancel(queue)
 
-    def ack(self, delivery: Delivery) -> None:
-        if delivery.hold is self._hold and self._unsettled.get(delivery.tag):
-            if not self._acked:
-                self._loop.at_turn_end(self._send_acks)
-            self._unsettled[delivery.tag] = None
-            self._acked.append(delivery.tag)
+    def ack(self, delivery: Delivery, *, at_once: bool = False) -> None:
+        if delivery.hold is not self._hold or not self._unsettled.get(delivery.tag):
+            return
+        self._unsettled[delivery.tag] = None
+        self._acked.append(delivery.tag)
+        if at_once or not self._options.ack_delay:
+            self._loop.at_turn_end(self._send_acks)
+        elif len(self._acked) >= self._window // _SHARE and not self._joining:
+            self._joining = True
+            self._loop.at_turn_end(self._join_acks)
+        elif self._ack_timer is None:
+            self._ack_timer = self._loop.call_later(self._options.ack_delay, self._send_acks)
 
     def reject(self, delivery: Delivery, *, requeue: bool) -> None:
         if delivery.hold is self._hold and self._unsettled.get(delivery.tag):
@@ -157,8 +169,18 @@ class AmqpIntake:
                 self._link.wait(lambda: False, self._strewn_at + _SINK - clock.monotonic())
             self._link.close(timeout)
 
-    def _send_acks(self) -> None:
-        """Write this turn's acks: one for all that nothing unsettled precedes, then one each."""
+    def _join_acks(self) -> None:
+        self._joining = False
+        self._send_acks(strewn=False)
+
+    def _send_acks(self, *, strewn: bool = True) -> None:
+        """Write the acks that wait: one for all that nothing unsettled precedes, then one each.
+
+        Without *strewn* the latter are left for the next time, unless they are most of all.
+        """
+        if self._ack_timer is not None:
+            self._ack_timer.cancel()
+            self._ack_timer = None
         acked, self._acked = self._acked, []
         if not acked or self._channel is None:
             return
@@ -168,10 +190,14 @@ class AmqpIntake:
                 break
             last = tag
         frames = [fastpath.ack(number, last, multiple=True)] if last else []
-        for tag in acked:
+        single = [tag for tag in acked if tag > last]
+        if not strewn and 2 * len(single) < len(acked):
+            self._acked, single = single, []
+            if self._acked:
+                self._ack_timer = self._loop.call_later(self._options.ack_delay, self._send_acks)
+        frames += [fastpath.ack(number, tag) for tag in single]
+        for tag in itertools.chain(single, (tag for tag in acked if tag <= last)):
             del self._unsettled[tag]
-            if tag > last:
-                frames.append(fastpath.ack(number, tag))
         self._connection.send(b"".join(frames))
         now = clock.monotonic()
         self._strewn = len(frames) + (self._strewn if now < self._strewn_at + _SINK else 0)

@@ -108,6 +108,8 @@ class BrokerOptions:
     declare_timeout: float = 10.0
     publish_timeout: float = 10.0
     blocked_timeout: float = 30.0
+    #: How long acks may wait to be sent together; for 0 nothing turns the loop meanwhile.
+    ack_delay: float = 0.005
     dead_letter_max_length: int = 1_000_000
     #: Of what the embedded broker itself dead-letters; workers set that of their own dead letters.
     dead_letter_ttl: float = 7 * 86_400.0
@@ -198,8 +200,12 @@ class Intake(Protocol):
     def pause(self) -> None:
         """Cancel all consumers; what is unsettled stays in hand and can be settled."""
 
-    def ack(self, delivery: Delivery) -> None:
-        """Say the work is done, for good.  Nothing happens if the hold is lost meanwhile."""
+    def ack(self, delivery: Delivery, *, at_once: bool = False) -> None:
+        """Say the work is done, for good.  Nothing happens if the hold is lost meanwhile.
+
+        The broker may hear of it a moment later, together with others (`BrokerOptions.ack_delay`);
+        not with *at_once*, for work that must not be done twice.
+        """
 
     def reject(self, delivery: Delivery, *, requeue: bool) -> None:
         """Give *delivery* back to its queue, or to its dead-letter queue.  As `ack` if lost."""

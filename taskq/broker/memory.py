@@ -446,7 +446,7 @@ class _Intake:
     def pause(self) -> None:
         self._room.clear()
 
-    def ack(self, delivery: Delivery) -> None:
+    def ack(self, delivery: Delivery, *, at_once: bool = False) -> None:
         self._release(delivery)
 
     def reject(self, delivery: Delivery, *, requeue: bool) -> None:

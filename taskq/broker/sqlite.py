@@ -256,7 +256,7 @@ class _Intake:
     def pause(self) -> None:
         self.room.clear()
 
-    def ack(self, delivery: Delivery) -> None:
+    def ack(self, delivery: Delivery, *, at_once: bool = False) -> None:
         self._settle(delivery, rows.ACK)
 
     def reject(self, delivery: Delivery, *, requeue: bool) -> None:

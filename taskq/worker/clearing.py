@@ -149,7 +149,7 @@ class Clearing:
         """Ack its delivery, if that is not settled."""
         if not job.settled:
             job.settled = True
-            self._hands.ack(job.delivery)
+            self._hands.ack(job.delivery, at_once=not job.policy.acks_late)
 
     def reject(self, job: Job, *, requeue: bool) -> None:
         """Give its delivery back, or leave it to the broker, and forget *job*."""

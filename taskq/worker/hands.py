@@ -104,8 +104,8 @@ class WorkerHands:
     def retire(self, child: int) -> None:
         self._pool.send(child, [frames.STOP])
 
-    def ack(self, delivery: Delivery) -> None:
-        self._intake.ack(delivery)
+    def ack(self, delivery: Delivery, *, at_once: bool = False) -> None:
+        self._intake.ack(delivery, at_once=at_once)
 
     def reject(self, delivery: Delivery, *, requeue: bool) -> None:
         self._intake.reject(delivery, requeue=requeue)

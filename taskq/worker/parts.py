@@ -75,11 +75,12 @@ def assemble(
     most = children
     if options.autoscale is not None and not solo:
         most, children = options.autoscale
-    # A solo worker cannot answer heartbeats while its one task runs.
-    heartbeat = 0.0 if solo else manifest.broker.heartbeat
+    told = replace(manifest.broker, name=options.name)
+    if solo:  # nothing turns the loop while its one task runs
+        told = replace(told, heartbeat=0.0, ack_delay=0.0)
     if not solo:
         tls.be_silent()  # the nursery has opened the same, and warned of it
-    broker = open_broker(replace(manifest.broker, name=options.name, heartbeat=heartbeat))
+    broker = open_broker(told)
     banner.show(options, manifest, children, broker.url)
     outlet = broker.outlet(loop, on_blocked=callbacks.on_blocked)
     intake = broker.intake(

@@ -37,8 +37,8 @@ class Hands(Protocol):
 
     # -- deliveries ----------------------------------------------------------------------------
 
-    def ack(self, delivery: Delivery) -> None:
-        """Ack it."""
+    def ack(self, delivery: Delivery, *, at_once: bool = False) -> None:
+        """Ack it; *at_once* if its task must not run twice."""
 
     def reject(self, delivery: Delivery, *, requeue: bool) -> None:
         """Give it back to its queue, or leave it to the broker's own dead-lettering."""

@@ -97,6 +97,35 @@ def test_no_more_than_the_window_is_in_hand(bench):
     assert names == hands.names()
 
 
+@pytest.mark.parametrize(
+    ("acked", "at_once", "delay"),
+    [
+        pytest.param([6], False, 0.005, id="one-after-a-moment"),
+        pytest.param([6], True, 3600.0, id="one-at-once"),
+        pytest.param([0, 1], False, 3600.0, id="a-share-of-the-window"),
+        pytest.param([3, 6], False, 3600.0, id="a-share-with-gaps"),
+        pytest.param([0, 1, 2, 6], False, 0.005, id="what-was-left-of-a-share"),
+    ],
+)
+def test_acks_that_wait_for_each_other_make_room_in_the_end(acked, at_once, delay, rabbit):
+    bench = Bench(rabbit.url, ack_delay=delay)
+    try:
+        names = [f"m{number}" for number in range(8 + len(acked))]
+        hands = bench.intake(Queue("q"), window=8)
+        send_all(bench, "q", *names)
+        hands.wait(8)
+
+        for index in acked:
+            hands.intake.ack(hands.got[index], at_once=at_once)
+        hands.wait(len(names))
+    finally:
+        bench.close()
+
+    assert names == hands.names()
+    left = {properties.correlation_id for properties, _ in rabbit.drain("q")}
+    assert {name for index, name in enumerate(names) if index not in acked} == left
+
+
 def test_a_rejected_delivery_lands_in_the_dead_letter_queue(bench, rabbit):
     send_all(bench, "q", "one")
     hands = bench.intake(Queue("q"))

@@ -63,7 +63,7 @@ class RecordingHands:
     def run(self, child: int, job: Job) -> None:
         self.running.setdefault(child, []).append(job)
 
-    def ack(self, delivery: Delivery) -> None:
+    def ack(self, delivery: Delivery, *, at_once: bool = False) -> None:
         self.settled[delivery.tag] += 1
         self.acked.append(delivery.tag)
 

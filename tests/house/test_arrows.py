@@ -17,6 +17,7 @@ FLOORS = """
     app
     client  control  broker  backends
     settings
+    foreign
     broker.topology  backends.base  beat.base
     broker.base
     wire  schedules

@@ -30,10 +30,8 @@ import difflib
 import importlib
 import json
 import os
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -55,6 +53,7 @@ from taskq.backends.base import BackendOptions
 from taskq.broker.base import BrokerOptions
 from taskq.errors import ConfigurationError
 from taskq.foreign import FOREIGN, INSTEAD, RENAMED, modern
+from taskq.project import project_root, project_table
 from taskq.rate import parse_rate
 from taskq.wire.task import MAX_REPR
 
@@ -377,7 +376,7 @@ class Settings(BaseModel):
             dead_letter_ttl=self.dead_letter_ttl,
             result_expires=self.result_expires or _DAY,
             ssl=tls if isinstance(tls, dict) else {"enabled": True} if tls else {},
-            root=str(project_root()),
+            root=project_root(),
         )
 
     def backend_options(self) -> BackendOptions:
@@ -393,43 +392,8 @@ class Settings(BaseModel):
             accept=self.result_accept_content or self.accept_content,
             timeout=self.result_backend_timeout,
             extra=dict(self.result_backend_transport_options),
-            root=str(project_root()),
+            root=project_root(),
         )
-
-
-def project_root() -> Path:
-    """The nearest folder upwards that has a pyproject.toml or .git, else the working folder."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "pyproject.toml").is_file() or (folder / ".git").exists():
-            return folder
-    return here
-
-
-def project_table() -> dict[str, Any]:
-    """The settings in `[tool.taskq]` of the project's pyproject.toml, without `app`."""
-    return {name: value for name, value in _project_file().items() if name != "app"}
-
-
-def project_app() -> str | None:
-    """The `app` that `[tool.taskq]` of the project's pyproject.toml names."""
-    app = _project_file().get("app")
-    return str(app) if app is not None else None
-
-
-def _project_file() -> dict[str, Any]:
-    path = project_root() / "pyproject.toml"
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
-        return {}
-    if "tool.taskq" not in text:  # parsing takes longer than looking
-        return {}
-    try:
-        tools = tomllib.loads(text).get("tool", {})
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from None
-    return dict(tools.get("taskq", {}))
 
 
 def closest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
@@ -443,7 +407,7 @@ def _embedded() -> str:
             "no broker is configured and TASKQ_REQUIRE_BROKER is set: set broker_url or "
             "TASKQ_BROKER_URL"
         )
-    return f"sqlite:///{project_root() / '.taskq' / 'taskq.db'}"
+    return f"sqlite:///{os.path.join(project_root(), '.taskq', 'taskq.db')}"
 
 
 def _announce(embedded: str) -> None:

@@ -17,7 +17,7 @@ FLOORS = """
     app
     client  control  broker  backends
     settings
-    foreign
+    foreign  project
     broker.topology  backends.base  beat.base
     broker.base
     wire  schedules
@@ -52,7 +52,7 @@ THIRD_PARTIES = {
 #: Imported when their URL is used, because they may not be installed.
 OPTIONAL = ("redis", "rich", "sqlalchemy")
 
-#: Imported when used, because it takes a tenth of a program's start and most never use it.
+#: Imported when used, because it takes a good part of a program's start and most never use it.
 SLOW = (
     "asyncio",
     "concurrent.futures",
@@ -60,6 +60,7 @@ SLOW = (
     "importlib.metadata",
     "logging.handlers",
     "taskq.control",
+    "tomllib",
 )
 
 #: These decide and do nothing: time, chance and the world are passed in.

@@ -9,7 +9,8 @@ import pytest
 
 from taskq import settings
 from taskq.errors import ConfigurationError
-from taskq.settings import Settings, project_root
+from taskq.project import project_app, project_root
+from taskq.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -195,8 +196,8 @@ def test_pyproject_is_read_from_the_projects_root(tmp_path, monkeypatch):
     (tmp_path / "deep" / "er").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "deep" / "er")
 
-    assert project_root() == tmp_path
-    assert settings.project_app() == "proj.app"
+    assert project_root() == str(tmp_path)
+    assert project_app() == "proj.app"
     assert Settings().task_default_queue == "from-file"
 
 

@@ -1,6 +1,7 @@
-"""An app's settings: Celery's lower-case names, checked by pydantic, and where values come from.
+"""An app's settings: Celery's lower-case names, their kinds, and where values come from.
 
-What a setting *does* belongs to the room that reads it.  A later source wins over an earlier one:
+What a setting *does* belongs to the room that reads it, and checking its value to `kinds`.  A later
+source wins over an earlier one:
 
 1. `[tool.taskq]` in the project's pyproject.toml,
 2. `config_from_object`,
@@ -32,27 +33,14 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    PrivateAttr,
-    ValidationError,
-)
-
-from taskq import log, schedules, url
+from taskq import kinds, log, schedules, url
 from taskq.backends.base import BackendOptions
 from taskq.broker.base import BrokerOptions
 from taskq.errors import ConfigurationError
 from taskq.foreign import FOREIGN, INSTEAD, RENAMED, modern
+from taskq.kinds import After, Before, Limits
 from taskq.project import project_root, project_table
 from taskq.rate import parse_rate
 from taskq.wire.task import MAX_REPR
@@ -100,17 +88,18 @@ def _seconds(value: object) -> object:
     return value.total_seconds() if isinstance(value, timedelta) else value
 
 
+PositiveInt = Annotated[int, Limits(gt=0)]
+NonNegativeInt = Annotated[int, Limits(ge=0)]
+NonNegativeFloat = Annotated[float, Limits(ge=0)]
+Seconds = Annotated[float, Limits(gt=0), Before(_seconds)]
+Priority = Annotated[int, Limits(ge=0, le=255)]
 #: Names in order; a text holds one, or several with commas between.
-Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
-Seconds = Annotated[PositiveFloat, BeforeValidator(_seconds)]
-Priority = Annotated[int, Field(ge=0, le=255)]
+Names = Annotated[tuple[str, ...], Before(_names)]
 Serializer = Literal["json", "msgpack"]
 
 
-class PublishRetry(BaseModel):
+class PublishRetry(NamedTuple):
     """How a refused publish is spaced out inside `publish_timeout`, with Celery's names."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_retries: NonNegativeInt | None = 3
     interval_start: NonNegativeFloat = 0.0
@@ -126,14 +115,12 @@ class PublishRetry(BaseModel):
             count += 1
 
 
-class Settings(BaseModel):
+class Settings:
     """The settings of one app, read and written as attributes or items.
 
     A value is checked when it is set; ConfigurationError for an unknown name (with the one that
     was probably meant) or a value of the wrong kind.  `changes` counts how often anything changed.
     """
-
-    model_config = ConfigDict(extra="forbid", validate_default=False)
 
     # -- the app -----------------------------------------------------------------------------
 
@@ -142,7 +129,7 @@ class Settings(BaseModel):
     #: More of them.
     include: Names = ()
     #: IANA name of the zone of schedules, and of an `eta` without zone; None is UTC.
-    timezone: Annotated[str | None, AfterValidator(_zone)] = None
+    timezone: Annotated[str | None, After(_zone)] = None
     #: Serialisers (or MIME types) that are decoded; anything else is refused.
     accept_content: Names = ("json", "msgpack")
 
@@ -161,7 +148,7 @@ class Settings(BaseModel):
 
     # -- queues ------------------------------------------------------------------------------
 
-    task_default_queue: str = Field("default", min_length=1)
+    task_default_queue: Annotated[str, Limits(min_length=1)] = "default"
     #: Put before every queue's name on the broker, so that environments can share one.
     queue_prefix: str = ""
     #: Names, or mappings with `name`, `exchange`, `exchange_type`, `routing_key`, `arguments`,
@@ -172,7 +159,7 @@ class Settings(BaseModel):
     #: Whether a queue that task_queues does not list is made when it is first used.
     task_create_missing_queues: bool = True
     #: Makes every queue a classic one with priorities from 0 (lowest) to this.
-    task_queue_max_priority: Annotated[int, Field(ge=1, le=255)] | None = None
+    task_queue_max_priority: Annotated[int, Limits(ge=1, le=255)] | None = None
     #: How long a dead-letter queue keeps a message, and how many.
     dead_letter_ttl: Seconds = 7 * _DAY
     dead_letter_max_length: PositiveInt = 1_000_000
@@ -189,7 +176,7 @@ class Settings(BaseModel):
     task_max_payload: PositiveInt = 16 * 1024 * 1024
     task_publish_retry_policy: PublishRetry = PublishRetry()
     #: Characters of arguments and results in logs and message headers, which have little room.
-    repr_max_length: Annotated[int, Field(ge=16, le=4096)] = MAX_REPR
+    repr_max_length: Annotated[int, Limits(ge=16, le=4096)] = MAX_REPR
     #: Run tasks in the caller instead of sending them (calls by name are sent all the same).
     task_always_eager: bool = False
     task_eager_propagates: bool = False
@@ -217,7 +204,7 @@ class Settings(BaseModel):
     task_soft_time_limit: NonNegativeFloat | None = None
     #: How often each worker may begin a task that has no `rate_limit` of its own: "10/s", "100/m",
     #: "5/h".
-    task_default_rate_limit: Annotated[str | float | None, AfterValidator(_rate)] = None
+    task_default_rate_limit: Annotated[str | float | None, After(_rate)] = None
 
     # -- results -----------------------------------------------------------------------------
 
@@ -225,11 +212,11 @@ class Settings(BaseModel):
     #: broker: rpc on AMQP, the same file on SQLite.
     result_backend: str | None = None
     #: Seconds or a timedelta; None or 0 keeps results for ever.
-    result_expires: Annotated[NonNegativeFloat, BeforeValidator(_seconds)] | None = _DAY
+    result_expires: Annotated[NonNegativeFloat, Before(_seconds)] | None = _DAY
     result_serializer: Serializer = "json"
     #: As `accept_content`, for results; None: the same.
     result_accept_content: Names | None = None
-    result_backend_transport_options: dict[str, Any] = {}
+    result_backend_transport_options: dict[str, Any] = {}  # noqa: RUF012
     result_backend_timeout: Seconds = 5.0
     result_store_retry: NonNegativeFloat = 60.0
 
@@ -261,13 +248,13 @@ class Settings(BaseModel):
     # -- the schedule ------------------------------------------------------------------------
 
     #: Entries by name, each a mapping with `task`, `schedule` and more.
-    beat_schedule: Annotated[dict[str, Any], AfterValidator(_schedule)] = {}
+    beat_schedule: Annotated[dict[str, Any], After(_schedule)] = {}  # noqa: RUF012
 
     #: Where changes of the schedule are kept: sqlite:///, db+postgresql://, redis://.  None: the
     #: embedded broker's file.
     beat_store: str | None = None
     #: A leader that says nothing for so long has been replaced.
-    beat_lease: Annotated[float, BeforeValidator(_seconds), Field(ge=2)] = 10.0
+    beat_lease: Annotated[float, Limits(ge=2), Before(_seconds)] = 10.0
     #: Who says which beat leads: RabbitMQ ("broker"), or beat_store.
     beat_leader: Literal["broker", "store"] = "broker"
 
@@ -279,19 +266,15 @@ class Settings(BaseModel):
     broker_connection_retry: Literal[True] = True
     broker_connection_retry_on_startup: Literal[True] = True
 
-    _ranks: dict[str, int] = PrivateAttr(default_factory=dict)
-
-    # A slot, because it is read at every call of a task and pydantic's own private attributes are
-    # slow to read.
-    __slots__ = ("changes",)
-
-    if TYPE_CHECKING:
+    if TYPE_CHECKING:  # no settings, which all annotations here are
         #: How often settings were changed; what is derived from them is made anew when it grew.
         changes: int
+        _ranks: dict[str, int]
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__()
-        object.__setattr__(self, "changes", 0)
+        # Each app may fill its own mappings.
+        own = {name: dict(value) for name, value in DEFAULTS.items() if isinstance(value, dict)}
+        self.__dict__.update(own, changes=0, _ranks={})
         self._apply(project_table(), _PROJECT, "[tool.taskq] in pyproject.toml")
         self._apply(_from_environment(os.environ), _ENVIRONMENT, "the environment")
         self._apply(settings, _CODE, "TaskQ(...)")
@@ -319,14 +302,16 @@ class Settings(BaseModel):
         where = getattr(source, "__name__", None) or type(source).__name__
         self._apply(found, _OBJECT, f"config_from_object ({where})")
 
+    def as_dict(self) -> dict[str, Any]:
+        """All settings by name, as plain values."""
+        policy = self.task_publish_retry_policy._asdict()
+        return dict(self) | {"task_publish_retry_policy": policy}
+
     def __setattr__(self, name: str, value: Any) -> None:
-        if name.startswith("_"):
-            super().__setattr__(name, value)
-        else:
-            self._apply({name: value}, _CODE, f"conf.{name}")
+        self._apply({name: value}, _CODE, f"conf.{name}")
 
     def __getitem__(self, name: str) -> Any:
-        if name not in Settings.model_fields:
+        if name not in DEFAULTS:
             raise _unknown(name, "conf[...]")
         return getattr(self, name)
 
@@ -334,23 +319,31 @@ class Settings(BaseModel):
         setattr(self, name, value)
 
     def __contains__(self, name: object) -> bool:
-        return name in Settings.model_fields
+        return name in DEFAULTS
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        """All settings, each with its value."""
+        return ((name, getattr(self, name)) for name in DEFAULTS)
+
+    def __repr__(self) -> str:
+        values = (f"{name}={getattr(self, name)!r}" for name in self._ranks)
+        return url.masked(f"Settings({', '.join(values)})")
 
     def _apply(self, values: Mapping[str, Any], rank: int, where: str) -> None:
         for name in values:
-            if name not in Settings.model_fields:
+            if name not in DEFAULTS:
                 raise _unknown(name, where)
-        wanted = {name: value for name, value in values.items() if self._ranks.get(name, 0) <= rank}
-        try:
-            checked = Settings.__pydantic_validator__.validate_python(
-                wanted, self_instance=Settings.model_construct()
-            )
-        except ValidationError as error:
-            raise ConfigurationError(_explain(error, where)) from None
-        for name in wanted:
-            self.__dict__[name] = getattr(checked, name)
-            self._ranks[name] = rank
-        object.__setattr__(self, "changes", self.changes + 1)
+        checked, wrong = {}, []
+        for name, kind in _KINDS.items():
+            if name in values and self._ranks.get(name, 0) <= rank:
+                try:
+                    checked[name] = kinds.checked(name, kind, values[name])
+                except kinds.WrongValue as error:
+                    wrong.append(str(error))
+        if wrong:
+            raise ConfigurationError(f"{where}: {'; '.join(wrong)}")
+        self.__dict__.update(checked, changes=self.changes + 1)
+        self._ranks.update(dict.fromkeys(checked, rank))
 
     # -- what others are told ------------------------------------------------------------------
 
@@ -396,6 +389,11 @@ class Settings(BaseModel):
         )
 
 
+_KINDS: Mapping[str, Any] = Settings.__annotations__
+#: All settings, with the values that they have when nobody sets them.
+DEFAULTS: Mapping[str, Any] = {name: vars(Settings)[name] for name in _KINDS}
+
+
 def closest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The one of *known* that *name* was probably meant to be."""
     return next(iter(difflib.get_close_matches(name, list(known), 1, cutoff)), None)
@@ -422,13 +420,11 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         name = variable.removeprefix("TASKQ_").lower()
         if name == variable.lower() or variable in _OTHER_VARIABLES:
             continue
-        if name in Settings.model_fields:
+        if name in DEFAULTS:
             found[name] = _read_variable(variable, text)
         elif name in FOREIGN:
             raise _unknown(name, f"the environment variable {variable}")
-        elif near := modern(name.upper(), Settings.model_fields) or closest(
-            name, Settings.model_fields, 0.8
-        ):
+        elif near := modern(name.upper(), DEFAULTS) or closest(name, DEFAULTS, 0.8):
             raise ConfigurationError(
                 f"the environment variable {variable} is no setting of taskq; "
                 f"did you mean TASKQ_{near.upper()}?"
@@ -460,31 +456,20 @@ def _import(name: str) -> object:
 
 def _is_meant(name: str) -> bool:
     """Whether an attribute called *name* is a setting, or was probably meant to be one."""
-    if name in Settings.model_fields or name in FOREIGN:
+    if name in DEFAULTS or name in FOREIGN:
         return True
     if name.isupper():
-        return modern(name, Settings.model_fields) is not None
-    return not name.startswith("_") and closest(name, Settings.model_fields, 0.85) is not None
+        return modern(name, DEFAULTS) is not None
+    return not name.startswith("_") and closest(name, DEFAULTS, 0.85) is not None
 
 
 def _unknown(name: str, where: str) -> ConfigurationError:
     if name in FOREIGN:
         hint = INSTEAD.get(name, "remove it")
         return ConfigurationError(f"{where}: taskq has no setting {name!r} of Celery; {hint}")
-    if (now := modern(name.upper(), Settings.model_fields)) and (
-        name.isupper() or name.upper() in RENAMED
-    ):
+    if (now := modern(name.upper(), DEFAULTS)) and (name.isupper() or name.upper() in RENAMED):
         hint = f"; {INSTEAD.get(now, 'which taskq does not have')}" if now in FOREIGN else ""
         return ConfigurationError(f"{where}: the setting {name!r} is called {now!r} now{hint}")
-    near = closest(name.lower(), Settings.model_fields)
+    near = closest(name.lower(), DEFAULTS)
     meant = f"; did you mean {near!r}?" if near else ""
     return ConfigurationError(f"{where}: unknown setting {name!r}{meant}")
-
-
-def _explain(error: ValidationError, where: str) -> str:
-    lines = []
-    for each in error.errors(include_url=False):
-        path = ".".join(str(part) for part in each["loc"])
-        given = url.masked(repr(each["input"])[:200])
-        lines.append(f"{path} = {given}: {each['msg']}")
-    return f"{where}: " + "; ".join(lines)

@@ -23,6 +23,7 @@ from taskq.client.task import Task, TaskOptions
 from taskq.errors import TaskqError
 from taskq.locate import find_app
 from taskq.loop import Loop
+from taskq.settings import DEFAULTS
 from taskq.worker import child
 from taskq.worker.forker import ANNOUNCE, BORN, BROKEN, DIED, FORK, MANIFEST
 from taskq.worker.frames import unpacker
@@ -74,12 +75,8 @@ def _describe(app: "TaskQ", options: WorkerOptions) -> Manifest:
         settings={name: getattr(app.conf, name) for name in WORKER_SETTINGS},
         backend=app.conf.backend_options().url,
         chosen={name: _chosen(task) for name, task in app.registry.items()},
-        conf=disclosed(app.conf.model_dump(warnings=False)),
-        changed=[
-            name
-            for name, field in type(app.conf).model_fields.items()
-            if getattr(app.conf, name) != field.default
-        ],
+        conf=disclosed(app.conf.as_dict()),
+        changed=[name for name, default in DEFAULTS.items() if getattr(app.conf, name) != default],
     )
 
 

@@ -17,7 +17,7 @@ FLOORS = """
     app
     client  control  broker  backends
     settings
-    foreign  project
+    kinds  foreign  project
     broker.topology  backends.base  beat.base
     broker.base
     wire  schedules
@@ -42,7 +42,8 @@ THIRD_PARTIES = {
         "broker.connection",
         "broker.fastpath",
     ),
-    "pydantic": ("settings", "client.validation"),
+    "pydantic": ("client.validation",),
+    "pydantic_core": ("kinds",),
     "pytest": ("testing",),
     "redis": ("redisclient",),
     "rich": ("cli.screen",),

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgpack
 
 from taskq import hooks, log
+from taskq.client import validation
 from taskq.client.task import Task, TaskOptions
 from taskq.errors import TaskqError
 from taskq.locate import find_app
@@ -48,6 +49,8 @@ def prepare(options: WorkerOptions) -> tuple["TaskQ", Manifest]:
     # Opening connects to nothing.  A mistake in the URL is found now, and whatever there is to be
     # imported and to be warned of is so once, and not in each child.
     _ = app.backend
+    if any(task.pydantic for task in app.registry.values()):
+        validation.load()
     return app, _describe(app, options)
 
 

@@ -43,7 +43,7 @@ THIRD_PARTIES = {
         "broker.fastpath",
     ),
     "pydantic": ("client.validation",),
-    "pydantic_core": ("kinds",),
+    "pydantic_core": ("client.validation", "kinds"),
     "pytest": ("testing",),
     "redis": ("redisclient",),
     "rich": ("cli.screen",),
@@ -60,6 +60,7 @@ SLOW = (
     "http.client",
     "importlib.metadata",
     "logging.handlers",
+    "pydantic",
     "taskq.control",
     "tomllib",
 )

@@ -27,7 +27,6 @@ beat_lease                      10  until a silent leader of the schedule is rep
 ==========================  ======  ============================================================
 """
 
-import difflib
 import importlib
 import json
 import os
@@ -396,6 +395,8 @@ DEFAULTS: Mapping[str, Any] = {name: vars(Settings)[name] for name in _KINDS}
 
 def closest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The one of *known* that *name* was probably meant to be."""
+    import difflib
+
     return next(iter(difflib.get_close_matches(name, list(known), 1, cutoff)), None)
 
 

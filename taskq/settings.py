@@ -1,6 +1,7 @@
-"""An app's settings: Celery's lower-case names, checked by pydantic, and where values come from.
+"""An app's settings: Celery's lower-case names, their kinds, and where values come from.
 
-What a setting *does* belongs to the room that reads it.  A later source wins over an earlier one:
+What a setting *does* belongs to the room that reads it, and checking its value to `kinds`.  A later
+source wins over an earlier one:
 
 1. `[tool.taskq]` in the project's pyproject.toml,
 2. `config_from_object`,
@@ -26,34 +27,20 @@ beat_lease                      10  until a silent leader of the schedule is rep
 ==========================  ======  ============================================================
 """
 
-import difflib
 import importlib
 import json
 import os
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    PrivateAttr,
-    ValidationError,
-)
-
-from taskq import log, schedules, url
+from taskq import kinds, log, schedules, url
 from taskq.backends.base import BackendOptions
 from taskq.broker.base import BrokerOptions
 from taskq.errors import ConfigurationError
+from taskq.foreign import FOREIGN, INSTEAD, RENAMED, modern
+from taskq.kinds import After, Before, Limits
+from taskq.project import project_root, project_table
 from taskq.rate import parse_rate
 from taskq.wire.task import MAX_REPR
 
@@ -61,102 +48,6 @@ from taskq.wire.task import MAX_REPR
 _PROJECT, _OBJECT, _ENVIRONMENT, _CODE = 1, 2, 3, 4
 
 _DAY = 86_400.0
-
-#: Settings of Celery that taskq does not have (yet), so that their names are not called misspelt.
-_FOREIGN = frozenset(
-    """
-    broker_read_url broker_write_url broker_transport broker_transport_options
-    broker_connection_max_retries broker_channel_error_retry broker_failover_strategy
-    broker_heartbeat_checkrate broker_login_method broker_native_delayed_delivery_queue_type
-    broker_pool_limit broker_pool_acquire_timeout broker_host broker_port broker_user
-    broker_password broker_vhost
-    beat_enable_remote_control beat_remote_control_max_tick_age beat_max_loop_interval
-    beat_scheduler beat_schedule_filename beat_sync_every
-    beat_cron_starting_deadline
-    cache_backend cache_backend_options cassandra_entry_ttl cassandra_keyspace cassandra_port
-    cassandra_read_consistency cassandra_servers cassandra_bundle_path cassandra_table
-    cassandra_write_consistency cassandra_auth_provider cassandra_auth_kwargs cassandra_options
-    s3_access_key_id s3_secret_access_key s3_bucket s3_base_path s3_endpoint_url s3_region
-    azureblockblob_container_name azureblockblob_retry_initial_backoff_sec
-    azureblockblob_retry_increment_base azureblockblob_retry_max_attempts
-    azureblockblob_base_path azureblockblob_connection_timeout azureblockblob_read_timeout
-    gcs_bucket gcs_project gcs_base_path gcs_ttl
-    control_queue_ttl control_queue_expires control_queue_exclusive control_queue_durable
-    control_exchange
-    couchbase_backend_settings arangodb_backend_settings mongodb_backend_settings
-    cosmosdbsql_database_name cosmosdbsql_collection_name cosmosdbsql_consistency_level
-    cosmosdbsql_max_retry_attempts cosmosdbsql_max_retry_wait_time
-    event_queue_expires event_queue_ttl event_queue_prefix event_queue_exclusive
-    event_queue_durable event_serializer event_exchange
-    redis_backend_use_ssl redis_db redis_host redis_max_connections redis_username
-    redis_password redis_port redis_socket_timeout redis_socket_connect_timeout
-    redis_retry_on_timeout redis_socket_keepalive
-    result_cache_max result_compression result_exchange result_exchange_type
-    result_chord_expires result_failure_expires result_persistent result_extended
-    result_chord_retry_interval result_chord_join_timeout
-    result_backend_max_sleep_between_retries_ms result_backend_max_retries
-    result_backend_base_sleep_between_retries_ms result_backend_always_retry
-    elasticsearch_retry_on_timeout elasticsearch_max_retries elasticsearch_timeout
-    elasticsearch_save_meta_as_text
-    security_certificate security_cert_store security_key security_key_password security_digest
-    database_url database_engine_options database_engine_callback
-    database_short_lived_sessions database_table_schemas database_table_names
-    database_create_tables_at_setup
-    task_acks_on_failure task_acks_on_timeout task_annotations
-    task_create_missing_queue_type task_create_missing_queue_exchange_type
-    task_inherit_parent_priority task_default_delivery_mode task_default_queue_type
-    task_default_exchange task_default_exchange_type task_default_routing_key
-    task_retry_on_worker_lost task_remote_tracebacks
-    task_repr_maxlevels task_allow_error_cb_on_chord_header
-    worker_agent worker_autoscaler worker_cancel_long_running_tasks_on_connection_loss
-    worker_enable_soft_shutdown_on_idle worker_consumer
-    worker_direct worker_deduplicate_successful_tasks
-    worker_hijack_root_logger worker_log_color worker_log_datefmt
-    worker_log_format worker_lost_wait worker_pool_putlocks worker_pool_restarts
-    worker_pool_start_method worker_proc_alive_timeout worker_eta_task_limit
-    worker_enable_prefetch_count_reduction worker_disable_prefetch worker_redirect_stdouts
-    worker_redirect_stdouts_level worker_state_db
-    worker_task_log_datefmt worker_task_log_format worker_timer worker_timer_precision
-    worker_detect_quorum_queues
-    """.split()  # noqa: SIM905
-)
-
-#: What to do instead of setting one of those, where there is something.
-_INSTEAD = {
-    "beat_cron_starting_deadline": "give entries a missed= or expires= of their own",
-    "beat_max_loop_interval": "beat sleeps until something is due",
-    "broker_pool_limit": "a process has one publishing connection, whatever its threads",
-    "broker_read_url": "use broker_url",
-    "broker_write_url": "use broker_url",
-    "database_url": "use result_backend='db+<url>'",
-    "redis_backend_use_ssl": "use result_backend='rediss://...?ssl_ca_certs=...'",
-    "redis_host": "use result_backend='redis://...'",
-    "task_acks_on_failure": "use task_acks_on_failure_or_timeout",
-    "task_acks_on_timeout": "use task_acks_on_failure_or_timeout",
-    "task_default_queue_type": "queues are quorum queues, unless they have a maximal priority",
-    "task_repr_maxlevels": "use repr_max_length",
-    "task_retry_on_worker_lost": "use task_reject_on_worker_lost and max_crashes",
-    "worker_lost_wait": "a lost child is noticed at once",
-    "worker_pool_start_method": "children are always forked, by a process that runs nothing else",
-    "worker_proc_alive_timeout": "use worker_child_start_timeout",
-}
-
-#: Old names that no rule leads from to the new one.
-_RENAMED = {
-    "CELERY_MAX_CACHED_RESULTS": "result_cache_max",
-    "CELERY_TASK_RESULT_EXPIRES": "result_expires",
-    "CELERY_RESULT_DBURI": "database_url",
-    "CELERY_RESULT_ENGINE_OPTIONS": "database_engine_options",
-    "CELERY_RESULT_DB_SHORT_LIVED_SESSIONS": "database_short_lived_sessions",
-    "CELERY_RESULT_DB_TABLENAMES": "database_table_names",
-    "CELERY_MESSAGE_COMPRESSION": "task_compression",
-    "CELERY_EAGER_PROPAGATES_EXCEPTIONS": "task_eager_propagates",
-    "CELERY_SEND_TASK_SENT_EVENT": "task_send_sent_event",
-    "CELERYD_WORKER_LOST_WAIT": "worker_lost_wait",
-    "CELERY_SEND_EVENTS": "worker_send_task_events",
-    "BROKER": "broker_url",
-    "BACKEND": "result_backend",
-}
 
 #: Variables that start with TASKQ_ and are no settings.
 _OTHER_VARIABLES = frozenset({"TASKQ_APP", "TASKQ_MANAGEMENT_URL", "TASKQ_REQUIRE_BROKER"})
@@ -196,17 +87,18 @@ def _seconds(value: object) -> object:
     return value.total_seconds() if isinstance(value, timedelta) else value
 
 
+PositiveInt = Annotated[int, Limits(gt=0)]
+NonNegativeInt = Annotated[int, Limits(ge=0)]
+NonNegativeFloat = Annotated[float, Limits(ge=0)]
+Seconds = Annotated[float, Limits(gt=0), Before(_seconds)]
+Priority = Annotated[int, Limits(ge=0, le=255)]
 #: Names in order; a text holds one, or several with commas between.
-Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
-Seconds = Annotated[PositiveFloat, BeforeValidator(_seconds)]
-Priority = Annotated[int, Field(ge=0, le=255)]
+Names = Annotated[tuple[str, ...], Before(_names)]
 Serializer = Literal["json", "msgpack"]
 
 
-class PublishRetry(BaseModel):
+class PublishRetry(NamedTuple):
     """How a refused publish is spaced out inside `publish_timeout`, with Celery's names."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_retries: NonNegativeInt | None = 3
     interval_start: NonNegativeFloat = 0.0
@@ -222,14 +114,12 @@ class PublishRetry(BaseModel):
             count += 1
 
 
-class Settings(BaseModel):
+class Settings:
     """The settings of one app, read and written as attributes or items.
 
     A value is checked when it is set; ConfigurationError for an unknown name (with the one that
     was probably meant) or a value of the wrong kind.  `changes` counts how often anything changed.
     """
-
-    model_config = ConfigDict(extra="forbid", validate_default=False)
 
     # -- the app -----------------------------------------------------------------------------
 
@@ -238,7 +128,7 @@ class Settings(BaseModel):
     #: More of them.
     include: Names = ()
     #: IANA name of the zone of schedules, and of an `eta` without zone; None is UTC.
-    timezone: Annotated[str | None, AfterValidator(_zone)] = None
+    timezone: Annotated[str | None, After(_zone)] = None
     #: Serialisers (or MIME types) that are decoded; anything else is refused.
     accept_content: Names = ("json", "msgpack")
 
@@ -257,7 +147,7 @@ class Settings(BaseModel):
 
     # -- queues ------------------------------------------------------------------------------
 
-    task_default_queue: str = Field("default", min_length=1)
+    task_default_queue: Annotated[str, Limits(min_length=1)] = "default"
     #: Put before every queue's name on the broker, so that environments can share one.
     queue_prefix: str = ""
     #: Names, or mappings with `name`, `exchange`, `exchange_type`, `routing_key`, `arguments`,
@@ -268,7 +158,7 @@ class Settings(BaseModel):
     #: Whether a queue that task_queues does not list is made when it is first used.
     task_create_missing_queues: bool = True
     #: Makes every queue a classic one with priorities from 0 (lowest) to this.
-    task_queue_max_priority: Annotated[int, Field(ge=1, le=255)] | None = None
+    task_queue_max_priority: Annotated[int, Limits(ge=1, le=255)] | None = None
     #: How long a dead-letter queue keeps a message, and how many.
     dead_letter_ttl: Seconds = 7 * _DAY
     dead_letter_max_length: PositiveInt = 1_000_000
@@ -285,7 +175,7 @@ class Settings(BaseModel):
     task_max_payload: PositiveInt = 16 * 1024 * 1024
     task_publish_retry_policy: PublishRetry = PublishRetry()
     #: Characters of arguments and results in logs and message headers, which have little room.
-    repr_max_length: Annotated[int, Field(ge=16, le=4096)] = MAX_REPR
+    repr_max_length: Annotated[int, Limits(ge=16, le=4096)] = MAX_REPR
     #: Run tasks in the caller instead of sending them (calls by name are sent all the same).
     task_always_eager: bool = False
     task_eager_propagates: bool = False
@@ -313,7 +203,7 @@ class Settings(BaseModel):
     task_soft_time_limit: NonNegativeFloat | None = None
     #: How often each worker may begin a task that has no `rate_limit` of its own: "10/s", "100/m",
     #: "5/h".
-    task_default_rate_limit: Annotated[str | float | None, AfterValidator(_rate)] = None
+    task_default_rate_limit: Annotated[str | float | None, After(_rate)] = None
 
     # -- results -----------------------------------------------------------------------------
 
@@ -321,11 +211,11 @@ class Settings(BaseModel):
     #: broker: rpc on AMQP, the same file on SQLite.
     result_backend: str | None = None
     #: Seconds or a timedelta; None or 0 keeps results for ever.
-    result_expires: Annotated[NonNegativeFloat, BeforeValidator(_seconds)] | None = _DAY
+    result_expires: Annotated[NonNegativeFloat, Before(_seconds)] | None = _DAY
     result_serializer: Serializer = "json"
     #: As `accept_content`, for results; None: the same.
     result_accept_content: Names | None = None
-    result_backend_transport_options: dict[str, Any] = {}
+    result_backend_transport_options: dict[str, Any] = {}  # noqa: RUF012
     result_backend_timeout: Seconds = 5.0
     result_store_retry: NonNegativeFloat = 60.0
 
@@ -357,13 +247,13 @@ class Settings(BaseModel):
     # -- the schedule ------------------------------------------------------------------------
 
     #: Entries by name, each a mapping with `task`, `schedule` and more.
-    beat_schedule: Annotated[dict[str, Any], AfterValidator(_schedule)] = {}
+    beat_schedule: Annotated[dict[str, Any], After(_schedule)] = {}  # noqa: RUF012
 
     #: Where changes of the schedule are kept: sqlite:///, db+postgresql://, redis://.  None: the
     #: embedded broker's file.
     beat_store: str | None = None
     #: A leader that says nothing for so long has been replaced.
-    beat_lease: Annotated[float, BeforeValidator(_seconds), Field(ge=2)] = 10.0
+    beat_lease: Annotated[float, Limits(ge=2), Before(_seconds)] = 10.0
     #: Who says which beat leads: RabbitMQ ("broker"), or beat_store.
     beat_leader: Literal["broker", "store"] = "broker"
 
@@ -375,19 +265,15 @@ class Settings(BaseModel):
     broker_connection_retry: Literal[True] = True
     broker_connection_retry_on_startup: Literal[True] = True
 
-    _ranks: dict[str, int] = PrivateAttr(default_factory=dict)
-
-    # A slot, because it is read at every call of a task and pydantic's own private attributes are
-    # slow to read.
-    __slots__ = ("changes",)
-
-    if TYPE_CHECKING:
+    if TYPE_CHECKING:  # no settings, which all annotations here are
         #: How often settings were changed; what is derived from them is made anew when it grew.
         changes: int
+        _ranks: dict[str, int]
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__()
-        object.__setattr__(self, "changes", 0)
+        # Each app may fill its own mappings.
+        own = {name: dict(value) for name, value in DEFAULTS.items() if isinstance(value, dict)}
+        self.__dict__.update(own, changes=0, _ranks={})
         self._apply(project_table(), _PROJECT, "[tool.taskq] in pyproject.toml")
         self._apply(_from_environment(os.environ), _ENVIRONMENT, "the environment")
         self._apply(settings, _CODE, "TaskQ(...)")
@@ -415,14 +301,16 @@ class Settings(BaseModel):
         where = getattr(source, "__name__", None) or type(source).__name__
         self._apply(found, _OBJECT, f"config_from_object ({where})")
 
+    def as_dict(self) -> dict[str, Any]:
+        """All settings by name, as plain values."""
+        policy = self.task_publish_retry_policy._asdict()
+        return dict(self) | {"task_publish_retry_policy": policy}
+
     def __setattr__(self, name: str, value: Any) -> None:
-        if name.startswith("_"):
-            super().__setattr__(name, value)
-        else:
-            self._apply({name: value}, _CODE, f"conf.{name}")
+        self._apply({name: value}, _CODE, f"conf.{name}")
 
     def __getitem__(self, name: str) -> Any:
-        if name not in Settings.model_fields:
+        if name not in DEFAULTS:
             raise _unknown(name, "conf[...]")
         return getattr(self, name)
 
@@ -430,23 +318,31 @@ class Settings(BaseModel):
         setattr(self, name, value)
 
     def __contains__(self, name: object) -> bool:
-        return name in Settings.model_fields
+        return name in DEFAULTS
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        """All settings, each with its value."""
+        return ((name, getattr(self, name)) for name in DEFAULTS)
+
+    def __repr__(self) -> str:
+        values = (f"{name}={getattr(self, name)!r}" for name in self._ranks)
+        return url.masked(f"Settings({', '.join(values)})")
 
     def _apply(self, values: Mapping[str, Any], rank: int, where: str) -> None:
         for name in values:
-            if name not in Settings.model_fields:
+            if name not in DEFAULTS:
                 raise _unknown(name, where)
-        wanted = {name: value for name, value in values.items() if self._ranks.get(name, 0) <= rank}
-        try:
-            checked = Settings.__pydantic_validator__.validate_python(
-                wanted, self_instance=Settings.model_construct()
-            )
-        except ValidationError as error:
-            raise ConfigurationError(_explain(error, where)) from None
-        for name in wanted:
-            self.__dict__[name] = getattr(checked, name)
-            self._ranks[name] = rank
-        object.__setattr__(self, "changes", self.changes + 1)
+        checked, wrong = {}, []
+        for name, kind in _KINDS.items():
+            if name in values and self._ranks.get(name, 0) <= rank:
+                try:
+                    checked[name] = kinds.checked(name, kind, values[name])
+                except kinds.WrongValue as error:
+                    wrong.append(str(error))
+        if wrong:
+            raise ConfigurationError(f"{where}: {'; '.join(wrong)}")
+        self.__dict__.update(checked, changes=self.changes + 1)
+        self._ranks.update(dict.fromkeys(checked, rank))
 
     # -- what others are told ------------------------------------------------------------------
 
@@ -472,7 +368,7 @@ class Settings(BaseModel):
             dead_letter_ttl=self.dead_letter_ttl,
             result_expires=self.result_expires or _DAY,
             ssl=tls if isinstance(tls, dict) else {"enabled": True} if tls else {},
-            root=str(project_root()),
+            root=project_root(),
         )
 
     def backend_options(self) -> BackendOptions:
@@ -488,47 +384,19 @@ class Settings(BaseModel):
             accept=self.result_accept_content or self.accept_content,
             timeout=self.result_backend_timeout,
             extra=dict(self.result_backend_transport_options),
-            root=str(project_root()),
+            root=project_root(),
         )
 
 
-def project_root() -> Path:
-    """The nearest folder upwards that has a pyproject.toml or .git, else the working folder."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "pyproject.toml").is_file() or (folder / ".git").exists():
-            return folder
-    return here
-
-
-def project_table() -> dict[str, Any]:
-    """The settings in `[tool.taskq]` of the project's pyproject.toml, without `app`."""
-    return {name: value for name, value in _project_file().items() if name != "app"}
-
-
-def project_app() -> str | None:
-    """The `app` that `[tool.taskq]` of the project's pyproject.toml names."""
-    app = _project_file().get("app")
-    return str(app) if app is not None else None
-
-
-def _project_file() -> dict[str, Any]:
-    path = project_root() / "pyproject.toml"
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
-        return {}
-    if "tool.taskq" not in text:  # parsing takes longer than looking
-        return {}
-    try:
-        tools = tomllib.loads(text).get("tool", {})
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from None
-    return dict(tools.get("taskq", {}))
+_KINDS: Mapping[str, Any] = Settings.__annotations__
+#: All settings, with the values that they have when nobody sets them.
+DEFAULTS: Mapping[str, Any] = {name: vars(Settings)[name] for name in _KINDS}
 
 
 def closest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The one of *known* that *name* was probably meant to be."""
+    import difflib
+
     return next(iter(difflib.get_close_matches(name, list(known), 1, cutoff)), None)
 
 
@@ -538,7 +406,7 @@ def _embedded() -> str:
             "no broker is configured and TASKQ_REQUIRE_BROKER is set: set broker_url or "
             "TASKQ_BROKER_URL"
         )
-    return f"sqlite:///{project_root() / '.taskq' / 'taskq.db'}"
+    return f"sqlite:///{os.path.join(project_root(), '.taskq', 'taskq.db')}"
 
 
 def _announce(embedded: str) -> None:
@@ -553,11 +421,11 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         name = variable.removeprefix("TASKQ_").lower()
         if name == variable.lower() or variable in _OTHER_VARIABLES:
             continue
-        if name in Settings.model_fields:
+        if name in DEFAULTS:
             found[name] = _read_variable(variable, text)
-        elif name in _FOREIGN:
+        elif name in FOREIGN:
             raise _unknown(name, f"the environment variable {variable}")
-        elif near := _modern(name.upper()) or closest(name, Settings.model_fields, 0.8):
+        elif near := modern(name.upper(), DEFAULTS) or closest(name, DEFAULTS, 0.8):
             raise ConfigurationError(
                 f"the environment variable {variable} is no setting of taskq; "
                 f"did you mean TASKQ_{near.upper()}?"
@@ -587,47 +455,22 @@ def _import(name: str) -> object:
         raise
 
 
-def _modern(name: str) -> str | None:
-    """Today's name of the setting that had the upper-case *name* once, None if none had."""
-    if name in _RENAMED:
-        return _RENAMED[name]
-    known = Settings.model_fields.keys() | _FOREIGN
-    rest = name.lower()
-    for old, new in (("celeryd_", "worker_"), ("celerybeat_", "beat_"), ("celery_", "task_")):
-        if rest.startswith(old):
-            rest = rest.removeprefix(old)
-            tries = (new + rest, rest, "worker_" + rest)
-            return next((each for each in tries if each in known), None)
-    return rest if rest in known else None
-
-
 def _is_meant(name: str) -> bool:
     """Whether an attribute called *name* is a setting, or was probably meant to be one."""
-    if name in Settings.model_fields or name in _FOREIGN:
+    if name in DEFAULTS or name in FOREIGN:
         return True
     if name.isupper():
-        return _modern(name) is not None
-    return not name.startswith("_") and closest(name, Settings.model_fields, 0.85) is not None
+        return modern(name, DEFAULTS) is not None
+    return not name.startswith("_") and closest(name, DEFAULTS, 0.85) is not None
 
 
 def _unknown(name: str, where: str) -> ConfigurationError:
-    if name in _FOREIGN:
-        hint = _INSTEAD.get(name, "remove it")
+    if name in FOREIGN:
+        hint = INSTEAD.get(name, "remove it")
         return ConfigurationError(f"{where}: taskq has no setting {name!r} of Celery; {hint}")
-    if (modern := _modern(name.upper())) and (name.isupper() or name.upper() in _RENAMED):
-        hint = (
-            f"; {_INSTEAD.get(modern, 'which taskq does not have')}" if modern in _FOREIGN else ""
-        )
-        return ConfigurationError(f"{where}: the setting {name!r} is called {modern!r} now{hint}")
-    near = closest(name.lower(), Settings.model_fields)
+    if (now := modern(name.upper(), DEFAULTS)) and (name.isupper() or name.upper() in RENAMED):
+        hint = f"; {INSTEAD.get(now, 'which taskq does not have')}" if now in FOREIGN else ""
+        return ConfigurationError(f"{where}: the setting {name!r} is called {now!r} now{hint}")
+    near = closest(name.lower(), DEFAULTS)
     meant = f"; did you mean {near!r}?" if near else ""
     return ConfigurationError(f"{where}: unknown setting {name!r}{meant}")
-
-
-def _explain(error: ValidationError, where: str) -> str:
-    lines = []
-    for each in error.errors(include_url=False):
-        path = ".".join(str(part) for part in each["loc"])
-        given = url.masked(repr(each["input"])[:200])
-        lines.append(f"{path} = {given}: {each['msg']}")
-    return f"{where}: " + "; ".join(lines)

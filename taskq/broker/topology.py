@@ -29,7 +29,6 @@ that, 32 of them would stop a level for everyone, because RabbitMQ's dead-letter
 confirms and takes only so many on the way.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -388,4 +387,6 @@ def _word(queue: str) -> str:
 
 
 def _digest(text: str) -> str:
+    import hashlib
+
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,14 +1,16 @@
 """Checking a task's arguments and result against its annotations, for `pydantic=True`.
 
-The worker validates; the caller only turns models into plain data.
+The worker validates; the caller only turns models into plain data, and has no need of pydantic for
+it unless it made some.
 """
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, validate_call
+from pydantic_core import ValidationError
 
 from taskq.errors import InvalidArguments
 
@@ -17,6 +19,8 @@ class Validation:
     """The annotations of *function*, which runs as task *name*, ready to be applied."""
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
+        from pydantic import ConfigDict, TypeAdapter, validate_call
+
         @functools.wraps(function)
         def given(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
             return args, kwargs
@@ -56,12 +60,23 @@ class Validation:
         return f"the {what} of {self._name} do not fit its annotations: {'; '.join(wrong)}"
 
 
+def load() -> None:
+    """Import what validates, so that the processes forked from this one need not."""
+    from pydantic import TypeAdapter, validate_call  # noqa: F401
+
+
 def plain(value: Any) -> Any:
     """*value* with every pydantic model in it, also inside lists and mappings, as plain data."""
-    if isinstance(value, BaseModel):
+    # While nobody has imported it, nothing is a model.
+    model = getattr(sys.modules.get("pydantic.main"), "BaseModel", ())
+    return _plain(value, model)
+
+
+def _plain(value: Any, model: Any) -> Any:
+    if isinstance(value, model):
         return value.model_dump(mode="json")
     if isinstance(value, dict):
-        return {key: plain(each) for key, each in value.items()}
+        return {key: _plain(each, model) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
+        return [_plain(each, model) for each in value]
     return value

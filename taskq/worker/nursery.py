@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgpack
 
 from taskq import hooks, log
+from taskq.client import validation
 from taskq.client.task import Task, TaskOptions
 from taskq.errors import TaskqError
 from taskq.locate import find_app
 from taskq.loop import Loop
+from taskq.settings import DEFAULTS
 from taskq.worker import child
 from taskq.worker.forker import ANNOUNCE, BORN, BROKEN, DIED, FORK, MANIFEST
 from taskq.worker.frames import unpacker
@@ -47,6 +49,8 @@ def prepare(options: WorkerOptions) -> tuple["TaskQ", Manifest]:
     # Opening connects to nothing.  A mistake in the URL is found now, and whatever there is to be
     # imported and to be warned of is so once, and not in each child.
     _ = app.backend
+    if any(task.pydantic for task in app.registry.values()):
+        validation.load()
     return app, _describe(app, options)
 
 
@@ -74,12 +78,8 @@ def _describe(app: "TaskQ", options: WorkerOptions) -> Manifest:
         settings={name: getattr(app.conf, name) for name in WORKER_SETTINGS},
         backend=app.conf.backend_options().url,
         chosen={name: _chosen(task) for name, task in app.registry.items()},
-        conf=disclosed(app.conf.model_dump(warnings=False)),
-        changed=[
-            name
-            for name, field in type(app.conf).model_fields.items()
-            if getattr(app.conf, name) != field.default
-        ],
+        conf=disclosed(app.conf.as_dict()),
+        changed=[name for name, default in DEFAULTS.items() if getattr(app.conf, name) != default],
     )
 
 

@@ -1,9 +1,10 @@
 """Who may import whom: arrows point down, and lazy and type-only imports count as well."""
 
 import ast
+import subprocess
 import sys
 
-from tests.house.source import assert_none, imports_of, modules
+from tests.house.source import ROOT, assert_none, imports_of, modules
 
 #: The house from its roof to the ground.  A room may import those on lower lines; the ground floor
 #: is one for all its rooms.  A module belongs to the longest name that it begins with.
@@ -17,6 +18,7 @@ FLOORS = """
     app
     client  control  broker  backends
     settings
+    kinds  foreign  project
     broker.topology  backends.base  beat.base
     broker.base
     wire  schedules
@@ -41,7 +43,8 @@ THIRD_PARTIES = {
         "broker.connection",
         "broker.fastpath",
     ),
-    "pydantic": ("settings", "client.validation"),
+    "pydantic": ("client.validation",),
+    "pydantic_core": ("client.validation", "kinds"),
     "pytest": ("testing",),
     "redis": ("redisclient",),
     "rich": ("cli.screen",),
@@ -51,14 +54,18 @@ THIRD_PARTIES = {
 #: Imported when their URL is used, because they may not be installed.
 OPTIONAL = ("redis", "rich", "sqlalchemy")
 
-#: Imported when used, because it takes a tenth of a program's start and most never use it.
+#: Imported when used, because it takes a good part of a program's start and most never use it.
 SLOW = (
     "asyncio",
     "concurrent.futures",
+    "difflib",
+    "hashlib",
     "http.client",
     "importlib.metadata",
     "logging.handlers",
+    "pydantic",
     "taskq.control",
+    "tomllib",
 )
 
 #: These decide and do nothing: time, chance and the world are passed in.
@@ -169,6 +176,17 @@ def test_imports_stand_at_the_top():
     ]
 
     assert_none(lazy)
+
+
+def test_an_app_is_made_without_what_is_slow():
+    line = (
+        "from taskq import TaskQ; import sys; TaskQ('x', publish_timeout='5'); print(*sys.modules)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", line], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert_none({*SLOW, *OPTIONAL} & {*ran.stdout.split()})
 
 
 def test_what_decides_touches_nothing():

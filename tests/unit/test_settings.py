@@ -9,7 +9,8 @@ import pytest
 
 from taskq import settings
 from taskq.errors import ConfigurationError
-from taskq.settings import Settings, project_root
+from taskq.project import project_app, project_root
+from taskq.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +133,26 @@ def test_a_password_in_a_wrong_value_is_not_shown():
     assert "secret" not in error_of(result_expires="amqp://me:secret@host//")
 
 
+def test_nor_is_one_where_the_settings_are_printed():
+    conf = Settings(broker_url="amqp://me:secret@host//", publish_timeout=3)
+
+    assert repr(conf) == "Settings(broker_url='amqp://me:***@host//', publish_timeout=3.0)"
+
+
+def test_all_that_is_wrong_is_said_at_once():
+    text = error_of(publish_timeout="soon", task_queues=["a", 5])
+
+    assert "publish_timeout = 'soon': Input should be a valid number" in text
+    assert "task_queues.tuple[union[str,dict[str,any]], ...].1.str = 5" in text
+
+
+def test_texts_lists_and_numbers_become_what_a_setting_is():
+    conf = Settings(publish_timeout="5", task_acks_late="no", include=["a"], kill_wait=1)
+
+    assert (conf.publish_timeout, conf.task_acks_late, conf.include) == (5.0, False, ("a",))
+    assert isinstance(conf.kill_wait, float)
+
+
 def test_durations_may_be_timedeltas():
     assert Settings(result_expires=timedelta(hours=1)).result_expires == 3600
 
@@ -195,8 +216,8 @@ def test_pyproject_is_read_from_the_projects_root(tmp_path, monkeypatch):
     (tmp_path / "deep" / "er").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "deep" / "er")
 
-    assert project_root() == tmp_path
-    assert settings.project_app() == "proj.app"
+    assert project_root() == str(tmp_path)
+    assert project_app() == "proj.app"
     assert Settings().task_default_queue == "from-file"
 
 
@@ -330,6 +351,24 @@ def test_the_retry_policy_spaces_attempts():
     ).task_publish_retry_policy
 
     assert list(policy.pauses()) == pytest.approx([0, 0.4, 0.8, 1.0])
+    assert policy == Settings(task_publish_retry_policy=policy).task_publish_retry_policy
+    assert "instance of PublishRetry" in error_of(task_publish_retry_policy=3)
+
+
+def test_all_settings_are_there_as_plain_values():
+    conf = Settings(publish_timeout=3)
+
+    assert dict(conf)["publish_timeout"] == conf.as_dict()["publish_timeout"] == 3
+    assert conf.as_dict().keys() == settings.DEFAULTS.keys()
+    assert conf.as_dict()["task_publish_retry_policy"]["max_retries"] == 3
+
+
+def test_an_app_may_fill_its_own_mappings():
+    conf = Settings()
+    conf.beat_schedule["x"] = {"task": "t", "schedule": 3}
+
+    assert conf["beat_schedule"] == {"x": {"task": "t", "schedule": 3}}
+    assert Settings().beat_schedule == {}
 
 
 def test_changes_are_counted():

@@ -1,6 +1,7 @@
 """Tasks without a broker: their names and options, arguments, running in place, retries."""
 
 import asyncio
+import sys
 import threading
 from dataclasses import replace
 
@@ -638,6 +639,12 @@ def test_a_model_may_be_passed_as_it_is(pay):
         [{"id": 1, "lines": []}],
         {"k": [{"price": 3.0}]},
     )
+
+
+def test_arguments_are_plain_data_where_nobody_imported_pydantic(pay, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydantic.main", None)
+
+    assert pay.outgoing(({"id": 1},), {"k": ("a", (2,))}) == ([{"id": 1}], {"k": ["a", [2]]})
 
 
 def test_arguments_that_do_not_fit_name_the_field_and_are_not_retried(pay):

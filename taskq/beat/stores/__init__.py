@@ -6,7 +6,7 @@ from taskq.app import TaskQ
 from taskq.beat.base import Store, StoreOptions
 from taskq.broker.topology import physical
 from taskq.errors import ConfigurationError
-from taskq.settings import project_root
+from taskq.project import project_root
 from taskq.url import masked, scheme
 
 #: Under the project's root, where the broker is not embedded.
@@ -21,7 +21,7 @@ def store_of(app: TaskQ) -> Store:
             url=app.conf.beat_store or (broker if scheme(broker) == "sqlite" else _FILE),
             schedule=schedule_name(app),
             timeout=app.conf.result_backend_timeout,
-            root=str(project_root()),
+            root=project_root(),
         )
     )
 

@@ -43,11 +43,24 @@ class BackendOptions:
 OnReady = Callable[[Result], None]
 
 
+class Pipeline(Protocol):
+    """A way for one thread to store results without waiting for each of them."""
+
+    def store(self, result: Result, *, reply_to: str | None = None) -> None:
+        """Begin to store *result*; what `Backend.store` would raise may come from `settle`."""
+
+    def settle(self) -> None:
+        """Return when all is stored that was begun.
+
+        Raises BackendUnavailable when some of it may not be: to store all of it again is right.
+        """
+
+
 class Backend(Protocol):
     """Where results are kept.
 
     A store that every process can read may inherit `reply_queue`, `hold` and `release` from here:
-    as they stand they do nothing.
+    as they stand they do nothing.  `pipeline` is for stores that take several results at once.
     """
 
     def store(self, result: Result, *, reply_to: str | None = None) -> None:
@@ -56,6 +69,10 @@ class Backend(Protocol):
         *reply_to* is where the caller of the task listens (used by rpc only).  Raises
         BackendUnavailable; a stored result wakes its subscribers in every process.
         """
+
+    def pipeline(self) -> Pipeline:
+        """A new pipeline into this store; as it stands, one that stores each result at once."""
+        return _AtOnce(self)
 
     def fetch(self, task_id: str) -> Result | None:
         """The newest result of *task_id*, None if nothing is known or it has expired."""
@@ -83,6 +100,19 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Release connections and threads.  Idempotent."""
+
+
+class _AtOnce:
+    """The pipeline of a store that takes one result after the other."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def store(self, result: Result, *, reply_to: str | None = None) -> None:
+        self._backend.store(result, reply_to=reply_to)
+
+    def settle(self) -> None:
+        """All is stored."""
 
 
 class Subscriptions:

@@ -20,6 +20,7 @@ from taskq.backends.base import (
     Backend,
     BackendOptions,
     OnReady,
+    Pipeline,
     Subscriptions,
     in_forked_child,
     reporting,
@@ -89,15 +90,24 @@ class RedisBackend(Backend):
         self._open()
 
     def store(self, result: Result, *, reply_to: str | None = None) -> None:
-        body = wire.encode(result, self._options.serializer).body
-        life = round(self._options.expires * 1000) if self._options.expires else ""
-        key, seen = self._prefix + result.task_id, b""
+        key, body, life = self._values(result)
+        seen = b""
         while True:
             with self._reporting("store", result.task_id):
                 found = self._script(keys=[key], args=[body, life, seen])
             if found is None or self._is_final(found):
                 return
             seen = found
+
+    def pipeline(self) -> Pipeline:
+        script: str = self._script.sha  # type: ignore[attr-defined]  # of which the stubs know nothing
+        return _Pipeline(self, self._redis, script, self._values)
+
+    def _values(self, result: Result) -> tuple[str, bytes, int | str]:
+        """Key, new value and life of *result*, as the script takes them."""
+        body = wire.encode(result, self._options.serializer).body
+        life = round(self._options.expires * 1000) if self._options.expires else ""
+        return self._prefix + result.task_id, body, life
 
     def fetch(self, task_id: str) -> Result | None:
         with self._reporting("fetch", task_id):
@@ -159,6 +169,71 @@ def _global_prefix(transport_options: Mapping[str, Any]) -> str:
     """What Celery puts before all keys of one database's tenant."""
     prefix = str(transport_options.get("global_keyprefix") or "")
     return prefix if not prefix or prefix[-1] in ":_-." else f"{prefix}_"
+
+
+class _Pipeline:
+    """Results on their way, on a connection of their own; Redis's answers are read afterwards.
+
+    An answer costs as much time as three results take to be sent, most of it in waking up.  Where
+    an answer is not the usual one the result is stored again, as any other.
+    """
+
+    def __init__(
+        self,
+        backend: RedisBackend,
+        client: "redis.Redis[bytes]",
+        script: str,
+        values: Callable[[Result], tuple[str, bytes, int | str]],
+    ) -> None:
+        self._backend = backend
+        self._redis = client
+        self._script = script
+        self._values = values
+        self._connection: Any = None
+        #: Results whose answers are still to come, in their order, and those without a connection.
+        self._sent: list[Result] = []
+        self._lost: list[Result] = []
+
+    def store(self, result: Result, *, reply_to: str | None = None) -> None:
+        key, body, life = self._values(result)
+        self._sent.append(result)
+        try:
+            if self._connection is None:
+                self._connection = self._redis.connection_pool.make_connection()
+                self._connection.connect()
+            packed = self._connection.pack_command("EVALSHA", self._script, 1, key, body, life, b"")
+            self._connection.send_packed_command(packed, check_health=False)
+        except redis.RedisError:
+            self._give_up()
+
+    def settle(self) -> None:
+        again: list[Result] = []
+        try:
+            while self._sent:
+                if not self._is_next_taken():
+                    again.append(self._sent[0])
+                del self._sent[0]
+        except redis.RedisError:
+            self._give_up()
+        again += self._lost
+        self._lost = []
+        for result in again:
+            self._backend.store(result)
+
+    def _is_next_taken(self) -> bool:
+        """Whether the next answer says that a result is stored."""
+        try:
+            return self._connection.read_response() is None
+        except redis.ResponseError:  # the script is not known there yet, for one
+            return False
+
+    def _give_up(self) -> None:
+        """Expect no more answers."""
+        self._lost += self._sent
+        self._sent = []
+        if self._connection is not None:
+            self._connection.disconnect()
+            self._connection = None
 
 
 class _Listener:

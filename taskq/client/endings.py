@@ -12,6 +12,12 @@ from taskq.client.task import Task
 from taskq.errors import Retry
 
 
+def is_told(task: Task[Any, Any]) -> bool:
+    """Whether anybody hears of a run of *task* that begins or succeeds."""
+    listens = hooks.task_prerun or hooks.task_success or hooks.task_postrun
+    return bool(listens) or task.listens
+
+
 def tell(
     task: Task[Any, Any],
     request: Request,

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from taskq import clock, hooks
-from taskq.broker.base import Done, Route
+from taskq.broker.base import Done, Queue, Route
 from taskq.client.base import App
 from taskq.client.context import Request, current_request
 from taskq.client.line import Parcel
@@ -62,6 +62,8 @@ class Sender:
         self._router = router
         self._producer = producer
         self._usual: dict[Task[Any, Any], _Usual] = {}
+        #: A route, the queue of replies that goes with it, and both together, as last used.
+        self._answered: tuple[Route, Queue, Route] | None = None
 
     def send(
         self,
@@ -185,7 +187,7 @@ class Sender:
         result: AsyncResult[Any] = AsyncResult(options.task_id or new_id(), self._app, task=name)
         if not options.ignore_result and (replies := self._app.backend.reply_queue()):
             hold(result, self._app)
-            route = replace(route, declare=(*route.declare, replies))
+            route = self._with_replies(route, replies)
             reply_to = replies.name
         return self._call(result, args, kwargs, options, route, reply_to)
 
@@ -210,6 +212,14 @@ class Sender:
             settled = self._settle(router, name, args, kwargs, given, task)
             known = self._usual[task] = _Usual(router, settled)
         return known.settled
+
+    def _with_replies(self, route: Route, replies: Queue) -> Route:
+        """*route*, with the queue to which its results come."""
+        known = self._answered
+        if known is None or known[0] is not route or known[1] is not replies:
+            both = replace(route, declare=(*route.declare, replies))
+            self._answered = known = (route, replies, both)
+        return known[2]
 
     def _settle(
         self,

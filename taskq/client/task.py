@@ -432,6 +432,16 @@ class Task(Generic[P, R]):
         except (TypeError, ValueError):  # some functions written in C do not tell
             return None
 
+    @property
+    def listens(self) -> bool:
+        """Whether it has an `on_success` or an `after_return` of its own."""
+        own, plain = type(self), Task
+        return (
+            own.on_success is not plain.on_success
+            or own.after_return is not plain.after_return
+            or not vars(self).keys().isdisjoint(("on_success", "after_return"))
+        )
+
     @cached_property
     def _arity(self) -> range:
         """How many arguments by position always fit, without any by name."""

@@ -311,6 +311,50 @@ class BackendContract:
         assert backend.fetch(result.task_id) == result
         backend.close()
 
+    # -- several on their way together ---------------------------------------------------------
+
+    def test_what_went_into_a_pipeline_is_stored_when_it_is_settled(
+        self, backend: Backend, other: Backend
+    ) -> None:
+        results = [a_success(number) for number in range(100)]
+        pipeline = backend.pipeline()
+
+        for first in range(0, 100, 25):
+            for result in results[first : first + 25]:
+                pipeline.store(result)
+            pipeline.settle()
+            assert [other.fetch(result.task_id) for result in results[: first + 25]] == results[
+                : first + 25
+            ]
+        pipeline.settle()
+
+    def test_success_is_final_for_a_pipeline_too(self, backend: Backend, other: Backend) -> None:
+        kept, replaced = a_success("first"), a_failure()
+        other.store(kept)
+        other.store(replaced)
+        last = a_success("last", replaced.task_id)
+
+        pipeline = backend.pipeline()
+        pipeline.store(replace(kept, state="FAILURE", value={"late": True}))
+        pipeline.store(last)
+        pipeline.settle()
+
+        assert backend.fetch(kept.task_id) == kept
+        assert backend.fetch(replaced.task_id) == last
+
+    def test_who_waits_hears_what_went_into_a_pipeline(
+        self, backend: Backend, other: Backend
+    ) -> None:
+        result = a_success("piped")
+        ears = Ears(other)
+        ears.listen(result.task_id)
+
+        pipeline = backend.pipeline()
+        pipeline.store(result)
+        pipeline.settle()
+
+        assert ears.hear() == result
+
     # -- waiting -----------------------------------------------------------------------------
 
     def test_who_subscribed_before_hears_the_result_once(

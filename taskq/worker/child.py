@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from taskq import clock, hooks, log
 from taskq.worker import clerk, frames, stacks
-from taskq.worker.executor import Executor, Terminated
+from taskq.worker.executor import Executor, Terminated, Told
 from taskq.worker.frames import ChildLine
 from taskq.worker.options import WorkerOptions
 from taskq.worker.outcome import Outcome
@@ -40,6 +40,16 @@ def main(app: "TaskQ", sock: socket.socket, slate: int, options: WorkerOptions) 
     signal.signal(signal.SIGUSR1, lambda _number, _frame: executor.warn())
     line.send([frames.READY, os.getpid()])
     turn = 0
+
+    def say(endings: list[Told]) -> None:
+        for told in endings:
+            if told.outcome is Outcome.SUCCESS:
+                line.done(told.job, told.runtime, told.shown)
+            else:
+                line.send([frames.ENDED, *told])
+        if not executor.owes:
+            page.finish(turn)
+
     for frame in line.frames():
         if frame[0] == frames.RUN:
             turn += 1
@@ -47,18 +57,15 @@ def main(app: "TaskQ", sock: socket.socket, slate: int, options: WorkerOptions) 
             page.write(frame[1], AROUND, clock.monotonic())
             if turn < page.bar:
                 line.send([frames.BACK, turn])
-                continue
-            outcome, runtime, reason, evidence = executor.run(frame)
-            if outcome is Outcome.SUCCESS:
-                line.done(frame[1], runtime, executor.shown)
             else:
-                told = (outcome.value, runtime, reason, evidence, executor.shown)
-                line.send([frames.ENDED, frame[1], *told])
-            page.finish(turn)
+                say(executor.run(frame, more=line.has_more))
         elif frame[0] == frames.EVENTS:
             executor.shows = frame[1]
         elif frame[0] == frames.STORE:
             line.send([frames.STORED, frame[1], clerk.store(app, relay, frame)])
+        if executor.owes and not line.has_more:
+            say(executor.settle())
+    say(executor.settle())
     sys.stdout.flush()
     sys.stderr.flush()
     return 0

@@ -10,7 +10,7 @@ from taskq import clock, log
 from taskq.loop import Loop
 from taskq.worker.autoscale import LOOK, Autoscale
 from taskq.worker.parts import Parts
-from taskq.worker.pool import Pool
+from taskq.worker.pool import Death, Pool
 
 #: Besides one for each place, so many children in a row may die before they are ready.
 _STILLBIRTHS = 5
@@ -107,14 +107,15 @@ class Crew:
         """A child has become ready."""
         self._stillborn = 0
 
-    def lost(self, child: int, begun: int, how: str) -> None:
-        """*child* is gone, with job *begun* in its hands: let the dispatcher know, replace it."""
+    def lost(self, child: int, death: Death) -> None:
+        """*child* is gone: let the dispatcher know, replace it."""
+        how = death.how
         if child in self._leaving:
             self._leaving.remove(child)
             self._widen()
         if not self._mourn(child, how):
             return
-        for job in self._dispatcher.child_died(child, begun, how):
+        for job in self._dispatcher.child_died(child, death.begun, how, inside=death.inside):
             log.event(
                 "task-lost",
                 name=job.name,

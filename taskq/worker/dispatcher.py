@@ -141,23 +141,25 @@ class Dispatcher:
             self._roster.retire(known)
             self._freed(known)
 
-    def child_died(self, child: int, begun: int, how: str) -> list[Job]:
+    def child_died(self, child: int, begun: int, how: str, *, inside: bool = False) -> list[Job]:
         """*child* is gone, its slate says it had begun job *begun*; returns the jobs lost with it.
 
         Jobs that it had not begun go to other children, uncounted.  So does one that it had begun
-        while it was being ended because of another.
+        while it was being ended because of another, and, if it died *inside* the function of the
+        job, those before it, whose results were being stored.
         """
         dead = self._roster.remove(child)
         if dead is None:
             return []
         jobs = list(dead.jobs.values())
         at = next((place for place, job in enumerate(jobs, 1) if job.number == begun), 0)
+        first = at - 1 if inside and at else 0
         crashed = []
         for job in jobs:
             job.questions.clear()
             job.child = None
-        self._wait_again(jobs[at:])
-        for job in jobs[:at]:
+        self._wait_again([*jobs[:first], *jobs[at:]])
+        for job in jobs[first:at]:
             if job.doom is not None:
                 self.clearing.meet(job, job.doom)
                 continue

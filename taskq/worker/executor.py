@@ -8,19 +8,16 @@ import os
 import reprlib
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from taskq import clock, hooks, log, states
 from taskq.client.context import Request, running
-from taskq.client.endings import tell
+from taskq.client.endings import is_told, tell
 from taskq.client.task import Task
 from taskq.errors import (
     BackendUnavailable,
-    EncodeError,
     Ignore,
     MessageMalformed,
     PublishFailed,
@@ -32,41 +29,41 @@ from taskq.errors import (
 from taskq.wire.codec import serializer
 from taskq.wire.headers import TaskHeaders, read_headers
 from taskq.wire.message import Message
-from taskq.wire.result import Result, exception_to_wire
+from taskq.wire.result import Result
 from taskq.wire.task import open_body
 from taskq.worker import slate
-from taskq.worker.clerk import store_persistently
 from taskq.worker.frames import Frame
 from taskq.worker.outcome import Outcome
+from taskq.worker.recorder import Ending, Recorder, failure
 from taskq.worker.relay import Relay
 
 if TYPE_CHECKING:
     from taskq.app import TaskQ
 
-#: Frames of these rooms at a traceback's start say nothing about the task.
-_OURS = tuple(str(Path(__file__).parents[1] / room) for room in ("worker", "client"))
-#: So much of a traceback's end travels in a dead letter.
-_TAIL = 8 * 1024
 #: So many exceptions of one failure are looked at to shorten its traceback.
 _CAUSES = 100
 
 
-@dataclass(slots=True)
-class _Ending:
-    """How a run ended: the outcome, the state to store with its value, and what to say of it."""
+class Told(NamedTuple):
+    """What the parent is told of a job that has ended."""
 
+    job: int
     outcome: Outcome
-    state: str
-    value: Any
-    traceback: str | None = None
+    #: Seconds in the function.
+    runtime: float
     reason: str = ""
+    #: Exception type, text and the end of its traceback.
+    evidence: tuple[str, str, str] | None = None
+    #: What it came to, as text, if somebody wants to read that.
+    shown: str | None = None
 
-    @property
-    def evidence(self) -> tuple[str, str, str] | None:
-        """Exception type, text and the end of its traceback, for a dead letter."""
-        if not isinstance(self.value, BaseException):
-            return None
-        return type(self.value).__qualname__, str(self.value), (self.traceback or "")[-_TAIL:]
+
+class _Run(NamedTuple):
+    """A run that has returned, and whose result is on its way."""
+
+    job: int
+    task: Task[Any, Any]
+    runtime: float
 
 
 class Terminated(SystemExit):
@@ -88,13 +85,15 @@ class Executor:
         log.limit(app.conf.repr_max_length)
         #: Whether somebody wants to read what tasks return.
         self.shows = False
-        #: What the last job came to, as text, if somebody does.
-        self.shown: str | None = None
+        self._recorder = Recorder[_Run](app)
         self._shown = reprlib.Repr()
         self._shown.maxother = self._shown.maxstring = app.conf.repr_max_length
 
-    def run(self, frame: Frame) -> tuple[Outcome, float, str, tuple[str, str, str] | None]:
-        """Run the job in *frame*: its outcome, seconds in the function, reason and evidence."""
+    def run(self, frame: Frame, *, more: bool = False) -> list[Told]:
+        """Run the job in *frame*; what is to be told, of this job and of others before it.
+
+        If there are *more* to run, nothing may be told for a moment: see `settle`.
+        """
         _word, number, queue, exchange, routing_key, redelivered, raw, body = frame
         self._relay.job = number
         self._relay.unconfirmed = False
@@ -126,12 +125,24 @@ class Executor:
             )
             with running(request):
                 ending, runtime = self._perform(task, request, headers, number)
+                run = _Run(number, task, runtime)
+                if (
+                    more
+                    and self._may_wait(task, request, ending)
+                    and self._recorder.begin(request, ending, run)
+                ):
+                    self._relay.job = 0
+                    return self.settle() if self._recorder.is_due else []
                 ending = self._finish(task, request, ending, runtime)
         self._relay.job = 0
-        self.shown = self._brief(ending.value) if self.shows else None
+        return [*self.settle(), self._told(number, ending, runtime)]
+
+    def _told(self, number: int, ending: Ending, runtime: float) -> Told:
+        shown = self._brief(ending.value) if self.shows else None
         if ending.outcome is Outcome.SUCCESS:
-            return Outcome.SUCCESS, runtime, "", None
-        return ending.outcome, runtime, log.brief(ending.reason), ending.evidence
+            return Told(number, Outcome.SUCCESS, runtime, shown=shown)
+        reason = log.brief(ending.reason)
+        return Told(number, ending.outcome, runtime, reason, ending.evidence, shown)
 
     def _brief(self, value: Any) -> str:
         """What a task returned or raised, as text for monitors."""
@@ -141,24 +152,24 @@ class Executor:
 
     # -- before ------------------------------------------------------------------------------
 
-    def _refuse(self, headers: TaskHeaders, message: Message, error: Exception) -> _Ending:
+    def _refuse(self, headers: TaskHeaders, message: Message, error: Exception) -> Ending:
         """The message is no call that can run here: store that it failed, run nothing."""
-        ending = _Ending(Outcome.MALFORMED, states.FAILURE, error, None, str(error))
+        ending = Ending(Outcome.MALFORMED, states.FAILURE, error, None, str(error))
         request = Request.of(headers, (), {}, reply_to=message.labels.reply_to)
         if not headers.ignore_result:
-            ending = self._store(request, ending)
+            ending = self._recorder.record(request, ending)
         return ending
 
     # -- the call ----------------------------------------------------------------------------
 
     def _perform(
         self, task: Task[Any, Any], request: Request, headers: TaskHeaders, number: int
-    ) -> tuple[_Ending, float]:
+    ) -> tuple[Ending, float]:
         """Call the task's function; what came of it, and after how many seconds."""
         if headers.expires is not None and headers.expires <= clock.wall():
             revoked = TaskRevokedError("expired")
-            return _Ending(Outcome.REVOKED, states.REVOKED, revoked, None, "expired"), 0.0
-        if task.track_started and self._wanted(task, request):
+            return Ending(Outcome.REVOKED, states.REVOKED, revoked, None, "expired"), 0.0
+        if task.track_started and self._recorder.wants(task, request):
             self._track_start(request)
         assert request.id is not None
         if hooks.task_prerun:
@@ -170,18 +181,18 @@ class Executor:
         self._inside = number
         try:
             value = task.invoke(request.args, request.kwargs)
-            ending = _Ending(Outcome.SUCCESS, states.SUCCESS, value)
+            ending = Ending(Outcome.SUCCESS, states.SUCCESS, value)
         except Retry as retry:
-            ending = _Ending(Outcome.RETRY, states.RETRY, retry, traceback.format_exc())
+            ending = Ending(Outcome.RETRY, states.RETRY, retry, traceback.format_exc())
         except Ignore as ignore:
-            ending = _Ending(Outcome.IGNORE, states.IGNORED, ignore)
+            ending = Ending(Outcome.IGNORE, states.IGNORED, ignore)
         except Reject as reject:
             outcome = Outcome.REJECT_REQUEUE if reject.requeue else Outcome.REJECT
-            ending = _Ending(outcome, states.REJECTED, reject, None, str(reject))
+            ending = Ending(outcome, states.REJECTED, reject, None, str(reject))
         except Terminated:
             raise
         except (Exception, SystemExit, KeyboardInterrupt) as error:
-            ending = _failure(error)
+            ending = failure(error)
         finally:
             self._inside = 0
             self._slate.write(number, slate.AROUND, started)
@@ -207,19 +218,49 @@ class Executor:
         except BackendUnavailable as error:  # the task itself does not depend on it
             log.event("result-lost", name=request.task, id=request.id, reason=str(error))
 
+    # -- after, for several together ---------------------------------------------------------
+
+    def _may_wait(self, task: Task[Any, Any], request: Request, ending: Ending) -> bool:
+        """Whether nobody minds that this run ends when others have begun.
+
+        What was acked early would be lost with the child meanwhile, what was sent is confirmed
+        before the result is stored, and hooks expect that one run ends before the next begins.
+        """
+        return (
+            ending.outcome is Outcome.SUCCESS
+            and task.acks_late
+            and not self._relay.unconfirmed
+            and self._recorder.wants(task, request)
+            and not is_told(task)
+        )
+
+    @property
+    def owes(self) -> bool:
+        """Whether there are runs to be told of by `settle`."""
+        return self._recorder.has_begun
+
+    def settle(self) -> list[Told]:
+        """Wait for the store to have the results of all runs that are not told of; tell of them."""
+        told = []
+        for request, ending, run in self._recorder.settle():
+            if ending.outcome is not Outcome.SUCCESS or log.audible("task-succeeded"):
+                self._log(run.task, request, ending, run.runtime)
+            told.append(self._told(run.job, ending, run.runtime))
+        return told
+
     # -- after -------------------------------------------------------------------------------
 
     def _finish(
-        self, task: Task[Any, Any], request: Request, ending: _Ending, runtime: float
-    ) -> _Ending:
+        self, task: Task[Any, Any], request: Request, ending: Ending, runtime: float
+    ) -> Ending:
         """Confirm what the run sent, store how it ended, then tell those who want to know."""
         if ending.outcome is Outcome.RETRY:
             ending = self._send_again(task, request, ending)
         refusal = self._relay.flush()
         if refusal is not None:
-            ending = _failure(PublishFailed(f"what {request.task} sent was refused: {refusal}"))
+            ending = failure(PublishFailed(f"what {request.task} sent was refused: {refusal}"))
         if ending.outcome not in (Outcome.RETRY, Outcome.UNSTORED):
-            ending = self._store_if_wanted(task, request, ending)
+            ending = self._recorder.record_if_wanted(task, request, ending)
         if ending.outcome is not Outcome.UNSTORED:
             tell(
                 task,
@@ -233,67 +274,19 @@ class Executor:
             self._log(task, request, ending, runtime)
         return ending
 
-    def _send_again(self, task: Task[Any, Any], request: Request, ending: _Ending) -> _Ending:
+    def _send_again(self, task: Task[Any, Any], request: Request, ending: Ending) -> Ending:
         # Stored before it is sent: the next try may run elsewhere and end, and that must stay.
-        stored = self._store_if_wanted(task, request, ending)
+        stored = self._recorder.record_if_wanted(task, request, ending)
         if stored is not ending:
             return stored
         try:
             task.send_again(request, ending.value)
         except Exception as error:  # whatever keeps it from being sent is how the task fails
-            return _failure(error)
+            return failure(error)
         ending.reason = str(ending.value)
         return ending
 
-    def _wanted(self, task: Task[Any, Any], request: Request) -> bool:
-        """Whether anybody wants the result: the call decides, then the task."""
-        ignored = task.ignore_result if request.ignore_result is None else request.ignore_result
-        return not ignored
-
-    def _stored(self, task: Task[Any, Any], request: Request, ending: _Ending) -> bool:
-        if ending.outcome in (Outcome.IGNORE, Outcome.REJECT_REQUEUE):
-            return False
-        if self._wanted(task, request):
-            return True
-        failed = ending.state in states.PROPAGATE_STATES
-        return failed and self._app.conf.task_store_errors_even_if_ignored
-
-    def _store_if_wanted(self, task: Task[Any, Any], request: Request, ending: _Ending) -> _Ending:
-        return self._store(request, ending) if self._stored(task, request, ending) else ending
-
-    def _store(self, request: Request, ending: _Ending) -> _Ending:
-        try:
-            store_persistently(self._app, self._result(request, ending), request.reply_to)
-        except EncodeError as error:
-            # What was returned cannot be kept: that is how the task fails.
-            ending = _failure(error)
-            return self._store(request, ending)
-        except BackendUnavailable as error:
-            log.event("result-lost", name=request.task, id=request.id, reason=str(error))
-            return _Ending(Outcome.UNSTORED, ending.state, error, None, str(error))
-        return ending
-
-    def _result(self, request: Request, ending: _Ending) -> Result:
-        state, value = ending.state, ending.value
-        if state == states.REJECTED:
-            state = states.FAILURE
-        if isinstance(value, Retry) and ending.outcome is Outcome.RETRY:
-            # Not the Retry that was raised: readers elsewhere know only the plain class.
-            value = value.exc or Retry(value.message)
-        if isinstance(value, BaseException):
-            value = exception_to_wire(value)
-        assert request.id is not None
-        return Result(
-            task_id=request.id,
-            state=state,
-            value=value,
-            traceback=ending.traceback,
-            date_done=clock.utc().isoformat() if state in states.READY_STATES else None,
-            parent_id=request.parent_id,
-            group_id=request.group,
-        )
-
-    def _log(self, task: Task[Any, Any], request: Request, ending: _Ending, runtime: float) -> None:
+    def _log(self, task: Task[Any, Any], request: Request, ending: Ending, runtime: float) -> None:
         who: dict[str, Any] = {"name": request.shadow or request.task, "id": request.id}
         match ending.outcome:
             case Outcome.SUCCESS:
@@ -320,7 +313,7 @@ class Executor:
                 log.event("task-revoked", **who, reason=ending.reason)
 
 
-def _brief_traceback(ending: _Ending) -> str:
+def _brief_traceback(ending: Ending) -> str:
     """The traceback for the log: what exceptions say in it may quote an argument."""
     text = (ending.traceback or "").rstrip()
     for error in _involved(ending.value):
@@ -348,15 +341,3 @@ def _seconds_until(when: float | datetime, zone: str | None) -> float:
         aware = when if when.tzinfo else when.replace(tzinfo=ZoneInfo(zone or "UTC"))
         return round(max(0.0, aware.timestamp() - clock.wall()), 3)
     return when
-
-
-def _failure(error: BaseException) -> _Ending:
-    at = error.__traceback__
-    while at is not None and at.tb_next is not None and _is_ours(at.tb_frame.f_code.co_filename):
-        at = at.tb_next
-    text = "".join(traceback.format_exception(type(error), error, at))
-    return _Ending(Outcome.FAILURE, states.FAILURE, error, text, str(error))
-
-
-def _is_ours(file: str) -> bool:
-    return file.startswith(_OURS)

@@ -288,6 +288,11 @@ class ChildLine:
                 if not self._read():
                     raise EOFError("the worker is gone")
 
+    @property
+    def has_more(self) -> bool:
+        """Whether an order is there that `frames` has not given out."""
+        return bool(self._jobs)
+
     def frames(self) -> Iterator[Frame]:
         """The parent's orders, until it says STOP or is gone."""
         while True:

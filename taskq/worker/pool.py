@@ -5,9 +5,21 @@ The supervisor owns a pool and tells the dispatcher what it reports; a pool deci
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from taskq.worker.frames import Frame
+
+
+class Death(NamedTuple):
+    """A child is gone: what it had done, and how it died."""
+
+    #: The last turn that it had finished, and the last job that it had begun; 0 for none.
+    finished: int
+    begun: int
+    #: It died in that job's function: whatever returned before is not to blame.
+    inside: bool
+    #: How, in words.
+    how: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +32,8 @@ class Reports:
     on_broken: Callable[[str], None]
     #: A child said something.
     on_frame: Callable[[int, Frame], None]
-    #: A child is gone: the last turn that it had finished, the last job that it had begun (0:
-    #: none), and how it died in words.
-    on_death: Callable[[int, int, int, str], None]
+    #: A child is gone.
+    on_death: Callable[[int, Death], None]
 
 
 class Pool(Protocol):

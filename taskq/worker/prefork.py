@@ -20,7 +20,7 @@ from taskq.worker.death import OomKills, describe_death, describe_exit
 from taskq.worker.forker import ANNOUNCE, BORN, BROKEN, DIED, FORK, MANIFEST, Forker
 from taskq.worker.frames import Frame, ParentLine
 from taskq.worker.options import WorkerOptions
-from taskq.worker.pool import Reports
+from taskq.worker.pool import Death, Reports
 
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 
@@ -282,8 +282,8 @@ class Prefork:
         # What it had said before it died still counts, and what it had kept for a moment.
         child.line.drain()
         child.line.close()
-        begun, _state, _since = child.slate.read()
-        finished = child.slate.finished
+        begun, state, _since = child.slate.read()
+        death = Death(child.slate.finished, begun, state == slate.IN_USER_CODE, how)
         child.slate.close()
         os.close(child.memory)
         if child.deadline is not None:
@@ -293,7 +293,7 @@ class Prefork:
         del self._children[child.number]
         if child.forker not in (self._forker, *(other.forker for other in self._children.values())):
             child.forker.let_go()  # a reload has replaced it, and this was its last child
-        self._reports.on_death(child.number, finished, begun, how)
+        self._reports.on_death(child.number, death)
 
 
 def _signal(pid: int, number: int, *, group: bool = True) -> None:

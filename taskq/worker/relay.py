@@ -26,6 +26,8 @@ class Relay:
         self.job = 0
         #: Whether the job has published something that `flush` has not asked about yet.
         self.unconfirmed = False
+        #: The route that was packed last, and what came of it: a task's subtasks often share one.
+        self._packed: tuple[Route | None, bytes] = (None, b"")
 
     def publish(
         self,
@@ -39,7 +41,10 @@ class Relay:
         confirm: bool = False,
     ) -> None:
         ticket = self._line.ticket() if confirm else None
-        packed = pack_route(route)
+        known, packed = self._packed
+        if route is not known:
+            packed = pack_route(route)
+            self._packed = (route, packed)
         self.unconfirmed = True
         self._line.send(
             [frames.PUBLISH, self.job, packed, message.raw, message.body, due, mandatory, ticket]

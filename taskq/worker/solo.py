@@ -90,8 +90,8 @@ class Solo:
         if frame[0] == frames.RUN:
             executor = Executor(self._app, relay, self._page, node=self._options.name)
             executor.shows = self._shows
-            outcome, *told = executor.run(frame)
-            line.send([frames.ENDED, frame[1], outcome.value, *told, executor.shown])
+            (told,) = executor.run(frame)
+            line.send([frames.ENDED, *told])
         elif frame[0] == frames.EVENTS:
             self._shows = frame[1]
         elif frame[0] == frames.STORE:

@@ -35,7 +35,7 @@ from taskq.worker.health import ReadyFile
 from taskq.worker.manifest import Manifest
 from taskq.worker.options import WorkerOptions
 from taskq.worker.parts import Callbacks, Parts, assemble, open_pool
-from taskq.worker.pool import Reports
+from taskq.worker.pool import Death, Reports
 from taskq.worker.switchboard import Switchboard
 
 EXIT_OK = 0
@@ -241,9 +241,9 @@ class Supervisor:
     def _on_frame(self, child: int, frame: Frame) -> None:
         self._switchboard.on_frame(child, frame)
 
-    def _on_death(self, child: int, finished: int, begun: int, how: str) -> None:
+    def _on_death(self, child: int, death: Death) -> None:
         if self._exit is None:
-            self._switchboard.on_death(child, finished, begun, how)
+            self._switchboard.on_death(child, death)
 
     # -- stopping ----------------------------------------------------------------------------
 

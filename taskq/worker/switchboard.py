@@ -17,7 +17,7 @@ from taskq.worker.crew import Crew
 from taskq.worker.frames import Frame
 from taskq.worker.outcome import Outcome
 from taskq.worker.parts import Parts
-from taskq.worker.pool import Pool
+from taskq.worker.pool import Death, Pool
 from taskq.worker.relay import pack_error, unpack_route
 
 #: A child with more messages unconfirmed than this is not listened to until half are confirmed.
@@ -72,17 +72,17 @@ class Switchboard:
                     self._dispatcher.child_ready(child)
                     self._on_ready()
 
-    def on_death(self, child: int, finished: int, begun: int, how: str) -> None:
-        """*child* is gone; see `pool.Reports`."""
+    def on_death(self, child: int, death: Death) -> None:
+        """*child* is gone."""
         self._unconfirmed.pop(child, None)
         self._paused.discard(child)
         if self._hands.is_clerk(child):
             self._hands.on_clerk_death()
             return
-        self._dispatcher.finished(child, finished)
+        self._dispatcher.finished(child, death.finished)
         if self._hands.herald is not None:
             self._hands.herald.child_died(child)
-        self._crew.lost(child, begun, how)
+        self._crew.lost(child, death)
 
     # -- jobs --------------------------------------------------------------------------------
 

@@ -161,6 +161,41 @@ def test_channels_are_left_when_nobody_waits(open_store, client):
 # -- a server that comes and goes ----------------------------------------------------------------
 
 
+def test_a_pipeline_stores_all_although_redis_was_restarted(own_redis, open_store):
+    backend = open_store(own_redis.url)
+    pipeline, results = backend.pipeline(), [a_success(number) for number in range(9)]
+    pipeline.store(results[0])
+    pipeline.settle()
+
+    for result in results[1:4]:
+        pipeline.store(result)
+    own_redis.kill()
+    own_redis.start()
+    for result in results[4:6]:  # the first of them finds out
+        pipeline.store(result)
+    pipeline.settle()
+    for result in results[6:]:
+        pipeline.store(result)
+    pipeline.settle()
+
+    assert results[1:] == [backend.fetch(result.task_id) for result in results[1:]]
+
+
+def test_a_pipeline_says_that_redis_is_away_when_it_is_settled(own_redis, open_store):
+    backend = open_store(own_redis.url, timeout=1.0)
+    pipeline, result = backend.pipeline(), a_success("away")
+    own_redis.stop()
+
+    pipeline.store(result)
+    with pytest.raises(BackendUnavailable, match=result.task_id):
+        pipeline.settle()
+    own_redis.start()
+    pipeline.store(result)
+    pipeline.settle()
+
+    assert result == backend.fetch(result.task_id)
+
+
 def test_a_subscriber_hears_although_redis_was_restarted(own_redis, open_store):
     backend, result = open_store(own_redis.url), a_success("after")
     ears = Ears(backend)

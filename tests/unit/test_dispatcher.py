@@ -270,6 +270,27 @@ def test_a_job_that_killed_its_child_runs_again_as_a_counted_copy() -> None:
     assert len(hands.acked) == 1
 
 
+def test_a_job_whose_result_was_being_stored_is_innocent_of_a_death_in_another() -> None:
+    steered = Steered()
+    first, second, third = steered.short(3)
+
+    crashed = steered.dispatcher.child_died(1, second.number, "signal 9 (SIGKILL)", inside=True)
+
+    assert [second] == crashed
+    assert [0, 1, 0] == [job.crashes for job in (first, second, third)]
+    assert [first, third] == steered.dispatcher.waiting
+
+
+def test_a_child_that_dies_while_it_stores_results_counts_for_all_of_them() -> None:
+    steered = Steered()
+    first, second, third = steered.short(3)
+
+    crashed = steered.dispatcher.child_died(1, second.number, "signal 9 (SIGKILL)")
+
+    assert [first, second] == crashed
+    assert [third] == steered.dispatcher.waiting
+
+
 def test_a_third_crash_is_stored_as_lost_and_dead_lettered() -> None:
     dispatcher, hands = make()
     job = dispatcher.receive(delivery(crashes=2), 0.0)
@@ -922,12 +943,12 @@ class RandomHistory(RuleBasedStateMachine):
         self.dispatcher.clearing.copied(job.number, error, refused=error == "refused")
 
     @precondition(lambda self: self.alive)
-    @rule(data=st.data(), begun=st.booleans())
-    def kill_child(self, data: st.DataObject, begun: bool) -> None:
+    @rule(data=st.data(), inside=st.booleans())
+    def kill_child(self, data: st.DataObject, inside: bool) -> None:
         child = data.draw(st.sampled_from(sorted(self.alive)))
-        jobs = self.held(child)
+        begun = data.draw(st.sampled_from([0, *(job.number for job in self.held(child))]))
         del self.alive[child]
-        self.dispatcher.child_died(child, jobs[0].number if jobs and begun else 0, "signal 9")
+        self.dispatcher.child_died(child, begun, "signal 9", inside=inside)
 
     @rule()
     def lose_connection(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from taskq import clock
 from taskq.wire.headers import TaskHeaders
+from taskq.wire.message import Labels
 
 
 @dataclass(slots=True)
@@ -52,28 +53,39 @@ class Request:
         headers: TaskHeaders,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
-        **fields: Any,
+        delivery_info: Mapping[str, Any],
+        hostname: str | None,
+        labels: Labels,
+        serializer: str | None,
     ) -> "Request":
-        """The run that a message with *headers* asks for; *fields* are what headers do not say."""
-        return cls(
-            task=headers.task,
-            id=headers.id,
-            args=args,
-            kwargs=kwargs,
-            retries=headers.retries,
-            root_id=headers.root_id,
-            parent_id=headers.parent_id,
-            group=headers.group,
-            group_index=headers.group_index,
-            shadow=headers.shadow,
-            headers=headers.extra or None,
-            origin=headers.origin,
-            eta=_iso(headers.eta),
-            expires=_iso(headers.expires),
-            timelimit=(headers.time_limit, headers.soft_time_limit),
-            ignore_result=headers.ignore_result,
-            called_directly=False,
-            **fields,
+        """The run that a message with *headers* and *labels* asks for, as it came and where it is.
+
+        *serializer* is the name of the one by which its arguments came.
+        """
+        return cls(  # by position, because by name takes three times as long
+            headers.task,
+            headers.id,
+            args,
+            kwargs,
+            headers.retries,
+            headers.root_id,
+            headers.parent_id,
+            headers.group,
+            headers.group_index,
+            headers.shadow,
+            headers.extra or None,
+            delivery_info,
+            hostname,
+            headers.origin,
+            _iso(headers.eta),
+            _iso(headers.expires),
+            (headers.time_limit, headers.soft_time_limit),
+            labels.reply_to,
+            labels.correlation_id,
+            headers.ignore_result,
+            serializer,
+            False,  # not eager
+            False,  # not called directly
         )
 
 

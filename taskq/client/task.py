@@ -432,7 +432,7 @@ class Task(Generic[P, R]):
         except (TypeError, ValueError):  # some functions written in C do not tell
             return None
 
-    @property
+    @cached_property
     def listens(self) -> bool:
         """Whether it has an `on_success` or an `after_return` of its own."""
         own, plain = type(self), Task

@@ -5,6 +5,7 @@ after the body size, so that a worker's parent hands them on without decoding an
 them as they are.  What the headers mean for a task is `wire.task`'s business.
 """
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -29,6 +30,8 @@ _FIELDS = (
     (1 << 3, "app_id"),
     (1 << 2, "cluster_id"),
 )
+
+_LENGTH = struct.Struct(">I")
 
 #: How many bytes the integers among them take; the rest, but for the headers, are short strings.
 _INTEGERS = {"delivery_mode": 1, "priority": 1, "timestamp": 8}
@@ -99,18 +102,16 @@ class Message:
     @property
     def labels(self) -> Labels:
         """Some of the properties, without decoding the headers on the way if that can be."""
-        if self._labels is None:
-            self._labels = self._read_labels()
-        return self._labels
-
-    def _read_labels(self) -> Labels:
-        if self._properties is None:
+        labels = self._labels
+        if labels is None and self._properties is None:
             try:
-                return _read_labels(self.raw)
-            except (ValueError, IndexError):
+                labels = _read_labels(self.raw)
+            except (ValueError, IndexError, struct.error):
                 pass  # not written by `encode_task_properties`
-        found = self.properties
-        return Labels(*(getattr(found, name) for name in Labels._fields))
+        if labels is None:
+            labels = Labels(*(getattr(self.properties, name) for name in Labels._fields))
+        self._labels = labels
+        return labels
 
     @property
     def headers(self) -> Mapping[str, Any]:
@@ -194,8 +195,8 @@ def _read_labels(raw: bytes) -> Labels:
     if raw[0] | 2 != 0xFE or raw[1]:
         raise ValueError("other properties")
     at = 4 + raw[2] + raw[3 + raw[2]]
-    content_type, content_encoding = _read_head(raw[2:at])
-    at += 6 + int.from_bytes(raw[at : at + 4])  # and delivery_mode, and priority
+    head = _read_head(raw[2:at])
+    at += 6 + _LENGTH.unpack_from(raw, at)[0]  # and delivery_mode, and priority
     priority, end = raw[at - 1], at + 1 + raw[at]
     correlation_id, reply_to = raw[at + 1 : end].decode(), None
     if raw[0] & 2:
@@ -203,7 +204,7 @@ def _read_labels(raw: bytes) -> Labels:
         reply_to = raw[at + 1 : end].decode()
     if end != len(raw):
         raise ValueError("their length is wrong")
-    return Labels(content_type, content_encoding, priority, correlation_id, reply_to)
+    return tuple.__new__(Labels, (*head, priority, correlation_id, reply_to))
 
 
 @lru_cache(maxsize=64)

@@ -111,36 +111,35 @@ class Executor:
                 headers,
                 opened.args,
                 opened.kwargs,
-                delivery_info={
+                {
                     "exchange": exchange,
                     "routing_key": routing_key,
                     "queue": queue,
                     "priority": labels.priority,
                     "redelivered": redelivered,
                 },
-                hostname=self._node,
-                reply_to=labels.reply_to,
-                correlation_id=labels.correlation_id,
-                serializer=serializer(labels.content_type),
+                self._node,
+                labels,
+                serializer(labels.content_type),
             )
             with running(request):
                 ending, runtime = self._perform(task, request, headers, number)
-                run = _Run(number, task, runtime)
-                if (
-                    more
-                    and self._may_wait(task, request, ending)
-                    and self._recorder.begin(request, ending, run)
+                may_wait = more and self._may_wait(task, request, ending)
+                if may_wait and self._recorder.begin(
+                    request, ending, _Run(number, task, runtime)
                 ):
                     self._relay.job = 0
                     return self.settle() if self._recorder.is_due else []
                 ending = self._finish(task, request, ending, runtime)
         self._relay.job = 0
-        return [*self.settle(), self._told(number, ending, runtime)]
+        told = self.settle() if self.owes else []
+        told.append(self._told(number, ending, runtime))
+        return told
 
     def _told(self, number: int, ending: Ending, runtime: float) -> Told:
         shown = self._brief(ending.value) if self.shows else None
         if ending.outcome is Outcome.SUCCESS:
-            return Told(number, Outcome.SUCCESS, runtime, shown=shown)
+            return Told(number, Outcome.SUCCESS, runtime, "", None, shown)
         reason = log.brief(ending.reason)
         return Told(number, ending.outcome, runtime, reason, ending.evidence, shown)
 
@@ -155,7 +154,7 @@ class Executor:
     def _refuse(self, headers: TaskHeaders, message: Message, error: Exception) -> Ending:
         """The message is no call that can run here: store that it failed, run nothing."""
         ending = Ending(Outcome.MALFORMED, states.FAILURE, error, None, str(error))
-        request = Request.of(headers, (), {}, reply_to=message.labels.reply_to)
+        request = Request.of(headers, (), {}, {}, self._node, message.labels, None)
         if not headers.ignore_result:
             ending = self._recorder.record(request, ending)
         return ending
@@ -169,7 +168,7 @@ class Executor:
         if headers.expires is not None and headers.expires <= clock.wall():
             revoked = TaskRevokedError("expired")
             return Ending(Outcome.REVOKED, states.REVOKED, revoked, None, "expired"), 0.0
-        if task.track_started and self._recorder.wants(task, request):
+        if self._recorder.wants(task, request) and task.track_started:
             self._track_start(request)
         assert request.id is not None
         if hooks.task_prerun:
@@ -261,7 +260,8 @@ class Executor:
             ending = failure(PublishFailed(f"what {request.task} sent was refused: {refusal}"))
         if ending.outcome not in (Outcome.RETRY, Outcome.UNSTORED):
             ending = self._recorder.record_if_wanted(task, request, ending)
-        if ending.outcome is not Outcome.UNSTORED:
+        silent = ending.outcome is Outcome.SUCCESS and not is_told(task)
+        if ending.outcome is not Outcome.UNSTORED and not silent:
             tell(
                 task,
                 request,

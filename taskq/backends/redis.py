@@ -10,6 +10,7 @@ Every confirmed subscription is followed by a read, so what was stored before it
 missed.  A lost connection needs no other care: the listener connects and subscribes again.
 """
 
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -57,6 +58,10 @@ _COMPRESSED = b"\0celery-compressed\0"
 #: No value of Redis is larger, in bytes.
 _LARGEST = 512 * 1024 * 1024
 
+#: Lets the kernel gather several commands, which wake the server once.  It keeps them for 0.2 s at
+#: most, even if this process cannot run meanwhile (tcp(7), TCP_CORK).
+_GATHER = getattr(socket, "MSG_MORE", 0)
+
 #: Seconds between attempts to reconnect, doubling from the first to the second.
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 5.0
 #: A listening connection that says nothing for so long after a PING is taken for dead, in seconds.
@@ -70,6 +75,7 @@ class RedisBackend(Backend):
         self._options = options
         self._name = masked(options.url.partition("?")[0])
         self._prefix = _global_prefix(options.extra) + _PREFIX
+        self._life = b"%d" % round(options.expires * 1000) if options.expires else b""
         self._content_type = codec.dumps(None, options.serializer).content_type
         self._open()
         in_forked_child(self._in_child)
@@ -103,11 +109,10 @@ class RedisBackend(Backend):
         script: str = self._script.sha  # type: ignore[attr-defined]  # of which the stubs know nothing
         return _Pipeline(self, self._redis, script, self._values)
 
-    def _values(self, result: Result) -> tuple[str, bytes, int | str]:
+    def _values(self, result: Result) -> tuple[str, bytes, bytes]:
         """Key, new value and life of *result*, as the script takes them."""
         body = wire.encode(result, self._options.serializer).body
-        life = round(self._options.expires * 1000) if self._options.expires else ""
-        return self._prefix + result.task_id, body, life
+        return self._prefix + result.task_id, body, self._life
 
     def fetch(self, task_id: str) -> Result | None:
         with self._reporting("fetch", task_id):
@@ -183,13 +188,15 @@ class _Pipeline:
         backend: RedisBackend,
         client: "redis.Redis[bytes]",
         script: str,
-        values: Callable[[Result], tuple[str, bytes, int | str]],
+        values: Callable[[Result], tuple[str, bytes, bytes]],
     ) -> None:
         self._backend = backend
         self._redis = client
-        self._script = script
+        self._script = script.encode()
         self._values = values
         self._connection: Any = None
+        self._socket: socket.socket
+        self._flags = 0
         #: Results whose answers are still to come, in their order, and those without a connection.
         self._sent: list[Result] = []
         self._lost: list[Result] = []
@@ -199,26 +206,36 @@ class _Pipeline:
         self._sent.append(result)
         try:
             if self._connection is None:
-                self._connection = self._redis.connection_pool.make_connection()
-                self._connection.connect()
-            packed = self._connection.pack_command("EVALSHA", self._script, 1, key, body, life, b"")
-            self._connection.send_packed_command(packed, check_health=False)
-        except redis.RedisError:
+                self._connect()
+            self._socket.sendall(
+                _packed(b"EVALSHA", self._script, b"1", key.encode(), body, life, b""), self._flags
+            )
+        except (redis.RedisError, OSError):
             self._give_up()
 
     def settle(self) -> None:
         again: list[Result] = []
         try:
+            if self._flags and self._sent:
+                # Sends what the kernel has gathered: tcp(7).
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while self._sent:
                 if not self._is_next_taken():
                     again.append(self._sent[0])
                 del self._sent[0]
-        except redis.RedisError:
+        except (redis.RedisError, OSError):
             self._give_up()
         again += self._lost
         self._lost = []
         for result in again:
             self._backend.store(result)
+
+    def _connect(self) -> None:
+        self._connection = self._redis.connection_pool.make_connection()
+        self._connection.connect()
+        self._socket = self._connection._sock  # redis-py has no public way to it
+        is_tcp = self._socket.family != socket.AF_UNIX and type(self._socket) is socket.socket
+        self._flags = _GATHER if is_tcp else 0
 
     def _is_next_taken(self) -> bool:
         """Whether the next answer says that a result is stored."""
@@ -234,6 +251,13 @@ class _Pipeline:
         if self._connection is not None:
             self._connection.disconnect()
             self._connection = None
+
+
+def _packed(*words: bytes) -> bytes:
+    """A command as Redis reads it; redis-py takes ten times as long for the same."""
+    parts = [b"*%d\r\n" % len(words)]
+    parts += [b"$%d\r\n%b\r\n" % (len(word), word) for word in words]
+    return b"".join(parts)
 
 
 class _Listener:

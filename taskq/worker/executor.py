@@ -125,9 +125,7 @@ class Executor:
             with running(request):
                 ending, runtime = self._perform(task, request, headers, number)
                 may_wait = more and self._may_wait(task, request, ending)
-                if may_wait and self._recorder.begin(
-                    request, ending, _Run(number, task, runtime)
-                ):
+                if may_wait and self._recorder.begin(request, ending, _Run(number, task, runtime)):
                     self._relay.job = 0
                     return self.settle() if self._recorder.is_due else []
                 ending = self._finish(task, request, ending, runtime)

@@ -152,7 +152,9 @@ class Supervisor:
             scale=Autoscale(*scaled) if scaled is not None else None,
             on_broken=partial(self._end, EXIT_BROKEN),
         )
-        self._switchboard = Switchboard(self._pool, parts, self._crew, on_ready=self._announce)
+        self._switchboard = Switchboard(
+            self._loop, self._pool, parts, self._crew, on_ready=self._announce
+        )
         begin = partial(self._begin, parts)
         if manifest.settings["worker_enable_remote_control"]:
             desk = Desk(

@@ -1,7 +1,7 @@
 """What children say, passed on to whom it concerns: dispatcher, outlet, herald, crew.
 
-It decides nothing, but for one thing: a child that sends faster than the broker confirms is not
-listened to for a while.
+It decides nothing, but for two things: what tasks send goes to the broker together, a moment later,
+and a child that sends faster than the broker confirms is not listened to for a while.
 """
 
 import itertools
@@ -11,6 +11,7 @@ from functools import partial
 from taskq import log
 from taskq.broker.base import Route
 from taskq.errors import PublishError
+from taskq.loop import Loop
 from taskq.wire.message import Message
 from taskq.worker import frames
 from taskq.worker.crew import Crew
@@ -22,6 +23,8 @@ from taskq.worker.relay import pack_error, unpack_route
 
 #: A child with more messages unconfirmed than this is not listened to until half are confirmed.
 _TALKATIVE = 2000
+#: Seconds that a message of a task may wait for others, unless a child says something else first.
+_GATHER = 0.001
 #: Unpacked routes kept; more than this many different ones are unpacked again.
 _ROUTES = 10_000
 
@@ -30,8 +33,15 @@ class Switchboard:
     """Hears the children of *pool*; *on_ready* is told that one waits for work."""
 
     def __init__(
-        self, pool: Pool, parts: Parts, crew: Crew, *, on_ready: Callable[[], None]
+        self,
+        loop: Loop,
+        pool: Pool,
+        parts: Parts,
+        crew: Crew,
+        *,
+        on_ready: Callable[[], None],
     ) -> None:
+        self._loop = loop
         self._pool = pool
         self._crew = crew
         self._hands = parts.hands
@@ -42,9 +52,13 @@ class Switchboard:
         #: Messages of each child that are not confirmed yet.
         self._unconfirmed: dict[int, int] = {}
         self._paused: set[int] = set()
+        #: What children have sent and the outlet has not heard of, in its order.
+        self._gathered: list[Callable[[], None]] = []
 
     def on_frame(self, child: int, frame: Frame) -> None:
         """*child* says *frame*."""
+        if self._gathered and frame[0] != frames.PUBLISH:
+            self._release()
         match frame[0]:
             case frames.DONE:
                 if self._hands.herald is not None:
@@ -74,6 +88,7 @@ class Switchboard:
 
     def on_death(self, child: int, death: Death) -> None:
         """*child* is gone."""
+        self._release()
         self._unconfirmed.pop(child, None)
         self._paused.discard(child)
         if self._hands.is_clerk(child):
@@ -134,13 +149,21 @@ class Switchboard:
         if waiting == _TALKATIVE:
             self._paused.add(child)
             self._pool.pause(child, True)
-        self._outlet.publish(
-            Message(raw, body),
-            route,
-            partial(self._on_published, child, number if known else None, ticket),
-            due=due,
-            mandatory=mandatory,
+        done = partial(self._on_published, child, number if known else None, ticket)
+        publish = partial(
+            self._outlet.publish, Message(raw, body), route, done, due=due, mandatory=mandatory
         )
+        if not self._gathered:
+            self._loop.call_later(_GATHER, self._release)
+        self._gathered.append(publish)
+        if ticket is not None:
+            self._release()
+
+    def _release(self) -> None:
+        """Give the outlet what was gathered."""
+        gathered, self._gathered = self._gathered, []
+        for publish in gathered:
+            publish()
 
     def _on_published(
         self, child: int, number: int | None, ticket: int | None, error: PublishError | None

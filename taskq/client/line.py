@@ -70,7 +70,8 @@ class Answers:
         self.all: list[PublishError | None] = [SILENCE] * count
         self.given = 0
         self._awaited = 0
-        self._there = threading.Event()
+        #: Made by who waits for another thread: most do not.
+        self._there: threading.Event | None = None
         self._waiting: set[Answers] = set()
         self._is_over = False
 
@@ -84,18 +85,22 @@ class Answers:
     def wake(self) -> None:
         """Let whoever waits go on."""
         self._waiting.discard(self)
-        self._there.set()
+        if self._there is not None:
+            self._there.set()
 
     def wait(self, count: int, timeout: float, waiting: "set[Answers] | None" = None) -> None:
         """Wait *timeout* seconds until *count* answers were put; meanwhile this is in *waiting*."""
         deadline = clock.monotonic() + timeout
         if waiting is not None:
             self._waiting = waiting
+        if self.given >= count:
+            return
+        there = self._there = self._there or threading.Event()
         self._awaited = count
         while self.given < count and not self._is_over:
             self._waiting.add(self)
-            self._there.clear()  # what is put from now on is seen, either here or by the event
-            if self.given < count and not self._there.wait(deadline - clock.monotonic()):
+            there.clear()  # what is put from now on is seen, either here or by the event
+            if self.given < count and not there.wait(deadline - clock.monotonic()):
                 break
         self._waiting.discard(self)
 

@@ -68,6 +68,8 @@ class Producer:
         timeout = self._timeout if timeout is None else timeout
         deadline = clock.monotonic() + timeout
         answers = self._round(parcels, timeout)
+        if not any(answers):
+            return answers
         if len(parcels) > 1:
             deadline = clock.monotonic() + timeout
         for pause in self._retry.pauses():

@@ -297,10 +297,9 @@ class Sender:
         return _Call(name, args, kwargs, headers, result, parcel)
 
     def _publish(self, call: _Call) -> None:
-        parcel = call.parcel
-        self._producer().publish(
-            parcel.message, parcel.route, due=parcel.due, confirm=parcel.confirm
-        )
+        (error,) = self._producer().publish_many((call.parcel,))
+        if error is not None:
+            raise error
         self._say_sent(call)
 
     def _say_sent(self, call: _Call) -> None:

@@ -79,8 +79,12 @@ class SqliteFile:
         _files.add(self)
 
     @contextmanager
-    def writing(self, patience: float = PATIENCE) -> Iterator[sqlite3.Connection]:
+    def writing(
+        self, patience: float = PATIENCE, *, ring: bool = False
+    ) -> Iterator[sqlite3.Connection]:
         """A transaction: committed at the end of the block, rolled back if it raises.
+
+        With *ring*, those who watch the bell, in any process, are told that it was committed.
 
         Raises sqlite3.Error or OSError when the file cannot be used; the builtin TimeoutError,
         which is one of the latter, when others kept it busy for *patience* seconds.
@@ -98,20 +102,15 @@ class SqliteFile:
                 raise
             finally:
                 fcntl.flock(self._bell, fcntl.LOCK_UN)
+            if ring:
+                with suppress(OSError):  # what was committed stays so, heard or not
+                    os.pwrite(self._bell, b"\0", 0)
 
     @contextmanager
     def reading(self, patience: float = PATIENCE) -> Iterator[sqlite3.Connection]:
         """The connection, outside a transaction; errors as those of `writing`."""
         with self._opened(clock.monotonic() + patience) as db:
             yield db
-
-    def ring(self) -> None:
-        """Tell those who watch the bell, in any process, that something was committed."""
-        with (
-            suppress(sqlite3.Error, OSError),  # what was committed stays so, heard or not
-            self._opened(clock.monotonic() + PATIENCE),
-        ):
-            os.pwrite(self._bell, b"\0", 0)
 
     def close(self) -> None:
         """Close the file, which opens again when it is used again.  Idempotent."""

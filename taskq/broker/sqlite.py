@@ -158,11 +158,10 @@ class _DirectOutlet:
             done(self._broadcasts.keep(message, route, patience))
             return
         try:
-            with self._file.writing(patience) as db:
+            with self._file.writing(patience, ring=True) as db:
                 send = Send(message, route, due, mandatory, done)
                 self._postmaster.insert(db, self._postmaster.rows(db, send))
             self._postmaster.learn(route)
-            self._file.ring()
         except PublishRefused as error:
             refused = error
         except STORAGE_ERRORS as error:

@@ -212,15 +212,18 @@ class Postmaster:
     def learn(self, route: Route) -> None:
         """Remember what *route* declared, now that it is committed."""
         for queue in route.declare:
-            self._known.add((queue.exchange, queue.routing_key, queue.name))
-            self._known.add(("", queue.name, queue.name))
+            binding = (queue.exchange, queue.routing_key, queue.name)
+            if binding not in self._known:
+                self._known |= {binding, ("", queue.name, queue.name)}
 
     def insert(self, db: sqlite3.Connection, made: Sequence[Made]) -> None:
         """Write the rows *made*, in the transaction of *db*."""
         if made:
             db.execute(_INSERT_FIRST, (*made[0], int(clock.wall() * 1e6)))
+        if len(made) > 1:
             db.executemany(_INSERT, made[1:])
-        self.bound(db, [row[0] for row in made if row[0].endswith(DEAD)])
+        if dead := [row[0] for row in made if row[0].endswith(DEAD)]:
+            self.bound(db, dead)
 
     def bound(self, db: sqlite3.Connection, dead: Iterable[str]) -> None:
         """Drop the oldest of too many dead letters: each of the queues *dead* just got one more.

@@ -142,7 +142,8 @@ class Turn:
         try:
             if not (sends or self._said or self._after or self._is_worth_taking(timeout)):
                 return
-            with self.file.writing(timeout) as db:
+            is_news = bool(sends) or not self._said.keys() <= _SILENT
+            with self.file.writing(timeout, ring=is_news) as db:
                 for statement, arguments in self._said.items():
                     db.executemany(statement, arguments)
                 if rows.DEAD_LETTER in self._said:
@@ -153,8 +154,6 @@ class Turn:
         except STORAGE_ERRORS as error:
             self._fail(sends, error)
             return
-        if sends or not self._said.keys() <= _SILENT:
-            self.file.ring()
         self._said.clear()
         self._reporting = True
         try:

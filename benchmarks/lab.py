@@ -4,6 +4,7 @@ RabbitMQ and Redis are the tests' own starters, on free loopback ports with thei
 folders.  Every run gets a fresh vhost, so that no run finds anything of another.
 """
 
+import compileall
 import json
 import os
 import shutil
@@ -60,6 +61,8 @@ class Lab:
         self._open = ExitStack()
 
     def __enter__(self) -> "Lab":
+        # As pip leaves the peers, which it compiles whatever PYTHONDONTWRITEBYTECODE says.
+        compileall.compile_dir(_ROOT / "taskq", quiet=2)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -10,6 +10,8 @@ import os
 import threading
 import uuid
 from collections.abc import Callable
+from functools import lru_cache
+from queue import Empty, SimpleQueue
 
 from taskq import clock, states
 from taskq.backends.base import (
@@ -25,7 +27,7 @@ from taskq.broker.base import Broker, Outlet, Queue, Replies, Route
 from taskq.errors import ConfigurationError, MessageMalformed, PublishError, PublishUnconfirmed
 from taskq.loop import Loop
 from taskq.wire import result as wire
-from taskq.wire.message import Message, Properties
+from taskq.wire.message import Message, encode_reply_properties
 from taskq.wire.result import Result
 
 
@@ -61,41 +63,29 @@ class RpcBackend(Backend):
     def store(self, result: Result, *, reply_to: str | None = None) -> None:
         if not reply_to:
             return
-        encoded = wire.encode(result, self._options.serializer)
-        message = Message.of(
-            Properties(
-                content_type=encoded.content_type,
-                content_encoding=encoded.content_encoding,
-                correlation_id=result.task_id,
-                delivery_mode=1,
-            ),
-            encoded.body,
-        )
+        body, content_type, content_encoding = wire.encode(result, self._options.serializer)
+        raw = encode_reply_properties(content_type, content_encoding, result.task_id)
+        message = Message(raw, body)
         with reporting("store", result.task_id, f"queue {reply_to!r}", PublishError):
             self._publish(message, reply_to)
 
     def _publish(self, message: Message, reply_to: str) -> None:
-        answered = threading.Event()
-        refusals: list[PublishError] = []
-
-        def done(refusal: PublishError | None) -> None:
-            if refusal is not None:
-                refusals.append(refusal)
-            answered.set()
-
+        answers: SimpleQueue[PublishError | None] = SimpleQueue()
         # Not mandatory: a queue that is gone means that nobody will ask, which is no failure.
         self._outlet().publish(
             message,
-            Route("", reply_to),
-            done,
+            _route(reply_to),
+            answers.put,
             mandatory=False,
             timeout=self._options.timeout,
             confirm=False,
         )
-        if not answered.wait(self._options.timeout):
-            raise PublishUnconfirmed(f"no word within {self._options.timeout:g} s")
-        if refusals:
-            raise refusals[0]
+        try:
+            refusal = answers.get(timeout=self._options.timeout)
+        except Empty:
+            raise PublishUnconfirmed(f"no word within {self._options.timeout:g} s") from None
+        if refusal is not None:
+            raise refusal
 
     # -- the asker's half --------------------------------------------------------------------
 
@@ -164,6 +154,12 @@ class RpcBackend(Backend):
                 return
             self._newest[result.task_id] = result, expires or None
         self._waiting.settle(result)
+
+
+@lru_cache(maxsize=1024)
+def _route(queue: str) -> Route:
+    """The same object for the same *queue*, which others know again."""
+    return Route("", queue)
 
 
 class _Listener:

@@ -4,11 +4,12 @@ Where results are kept is the backend's business, what they look like there is `
 """
 
 import builtins
+import contextlib
 import itertools
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar, cast
 
 from taskq import clock, states
@@ -182,20 +183,14 @@ class AsyncResult(Generic[R]):
 
     def _wait(self, timeout: float | None, interval: float | None) -> Result:
         deadline = None if timeout is None else clock.monotonic() + timeout
-        arrived = threading.Event()
-        found: list[Result] = []
-
-        def on_ready(result: Result) -> None:
-            found.append(result)
-            arrived.set()
-
-        end = self._subscribe(on_ready, timeout)
+        arrived: SimpleQueue[Result] = SimpleQueue()  # wakes up sooner than an Event
+        end = self._subscribe(arrived.put, timeout)
         try:
             while True:
                 left = None if deadline is None else max(0.0, deadline - clock.monotonic())
                 pause = min((each for each in (left, interval) if each is not None), default=None)
-                if arrived.wait(pause):
-                    return found[0]
+                with contextlib.suppress(Empty):
+                    return arrived.get(timeout=pause)
                 if interval is not None and self._is_there():
                     return cast(Result, self._final)
                 if pause == left:

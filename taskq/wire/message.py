@@ -183,6 +183,21 @@ def encode_task_properties(
     )
 
 
+def encode_reply_properties(content_type: str, content_encoding: str, correlation_id: str) -> bytes:
+    """As `encode_properties`, for a message that is not kept on disk and has these labels alone."""
+    return _reply_head(content_type, content_encoding) + _short_string(
+        "correlation_id", correlation_id
+    )
+
+
+@lru_cache(maxsize=64)
+def _reply_head(content_type: str, content_encoding: str) -> bytes:
+    """Flags, labels and delivery mode."""
+    labels = _short_string("content_type", content_type)
+    labels += _short_string("content_encoding", content_encoding)
+    return b"\xd4\0" + labels + b"\x01"
+
+
 @lru_cache(maxsize=64)
 def _head(content_type: str, content_encoding: str, replies: bool) -> bytes:
     """Flags and all that comes before the headers."""

@@ -104,6 +104,7 @@ class Executor:
             task = self._app.registry[headers.task]
             opened = open_body(message, self._accept, self._max_payload)
         except (MessageMalformed, KeyError) as error:
+            told = self.settle()
             ending = self._refuse(headers, message, error)
         else:
             labels = message.labels
@@ -124,13 +125,17 @@ class Executor:
             )
             with running(request):
                 ending, runtime = self._perform(task, request, headers, number)
-                may_wait = more and self._may_wait(task, request, ending)
+                is_heard = is_told(task)
+                may_wait = more and not is_heard and self._may_wait(task, request, ending)
                 if may_wait and self._recorder.begin(request, ending, _Run(number, task, runtime)):
                     self._relay.job = 0
                     return self.settle() if self._recorder.is_due else []
-                ending = self._finish(task, request, ending, runtime)
+                told = self.settle() if self.owes else []
+                # Where nothing comes between, the result goes to the parent with the DONE.
+                self._relay.gathers = not (more or is_heard) and ending.outcome is Outcome.SUCCESS
+                ending = self._finish(task, request, ending, runtime, is_heard)
+                self._relay.gathers = False
         self._relay.job = 0
-        told = self.settle() if self.owes else []
         told.append(self._told(number, ending, runtime))
         return told
 
@@ -218,17 +223,16 @@ class Executor:
     # -- after, for several together ---------------------------------------------------------
 
     def _may_wait(self, task: Task[Any, Any], request: Request, ending: Ending) -> bool:
-        """Whether nobody minds that this run ends when others have begun.
+        """Whether this run, of which no hook hears, may end when others have begun.
 
-        What was acked early would be lost with the child meanwhile, what was sent is confirmed
-        before the result is stored, and hooks expect that one run ends before the next begins.
+        What was acked early would be lost with the child meanwhile, and what was sent is confirmed
+        before the result is stored.
         """
         return (
             ending.outcome is Outcome.SUCCESS
             and task.acks_late
             and not self._relay.unconfirmed
             and self._recorder.wants(task, request)
-            and not is_told(task)
         )
 
     @property
@@ -248,7 +252,12 @@ class Executor:
     # -- after -------------------------------------------------------------------------------
 
     def _finish(
-        self, task: Task[Any, Any], request: Request, ending: Ending, runtime: float
+        self,
+        task: Task[Any, Any],
+        request: Request,
+        ending: Ending,
+        runtime: float,
+        is_heard: bool,
     ) -> Ending:
         """Confirm what the run sent, store how it ended, then tell those who want to know."""
         if ending.outcome is Outcome.RETRY:
@@ -258,7 +267,7 @@ class Executor:
             ending = failure(PublishFailed(f"what {request.task} sent was refused: {refusal}"))
         if ending.outcome not in (Outcome.RETRY, Outcome.UNSTORED):
             ending = self._recorder.record_if_wanted(task, request, ending)
-        silent = ending.outcome is Outcome.SUCCESS and not is_told(task)
+        silent = ending.outcome is Outcome.SUCCESS and not is_heard
         if ending.outcome is not Outcome.UNSTORED and not silent:
             tell(
                 task,

@@ -100,6 +100,9 @@ class Line(Protocol):
     def send(self, frame: Frame) -> None:
         """Say *frame*; the parent has it when this returns."""
 
+    def gather(self, frame: Frame) -> None:
+        """Say *frame* together with the next one.  Main thread only."""
+
     def ticket(self) -> int:
         """A new number for a question."""
 
@@ -236,6 +239,7 @@ class ChildLine:
         self._done: list[int | float] = []
         self._shown: list[str] = []
         self._first_done = 0.0
+        self._gathered = b""
         self._main = threading.get_ident()
         self._write_lock = threading.Lock()
         self._read_lock = threading.Lock()
@@ -243,12 +247,18 @@ class ChildLine:
     def send(self, frame: Frame) -> None:
         if threading.get_ident() != self._main:
             packed = msgpack.packb(frame, use_bin_type=True)
-        elif self._done:
-            packed = self._pack_done() + pack(frame)
+        elif self._done or self._gathered:
+            packed = self._pack_kept() + pack(frame)
         else:
             packed = pack(frame)
         with self._write_lock:
             self._sock.sendall(packed)
+
+    def gather(self, frame: Frame) -> None:
+        if threading.get_ident() != self._main:
+            self.send(frame)
+        else:
+            self._gathered += pack(frame)
 
     def done(self, job: int, runtime: float, shown: str | None = None) -> None:
         """Say that *job* succeeded; a moment later if there is more to do. Main thread only.
@@ -265,15 +275,18 @@ class ChildLine:
             self._say_done()
 
     def _say_done(self) -> None:
-        if self._done:
-            packed = self._pack_done()
+        if self._done or self._gathered:
+            packed = self._pack_kept()
             with self._write_lock:
                 self._sock.sendall(packed)
 
-    def _pack_done(self) -> bytes:
-        done, self._done = self._done, []
-        shown, self._shown = self._shown, []
-        return pack([DONE, done, shown])
+    def _pack_kept(self) -> bytes:
+        """What was gathered, then what is done: a result goes before the word that it is there."""
+        kept, self._gathered = self._gathered, b""
+        if self._done:
+            kept += pack([DONE, self._done, self._shown])
+            self._done, self._shown = [], []
+        return kept
 
     def ticket(self) -> int:
         with self._write_lock:

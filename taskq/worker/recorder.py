@@ -85,9 +85,14 @@ class Recorder(Generic[T]):
         return ending
 
     def record(self, request: Request, ending: Ending) -> Ending:
-        """Store *ending*; the same, or another where that could not be done."""
+        """Store *ending*; the same, or another where that could not be done.
+
+        Nothing that was begun may be unsettled.
+        """
+        result = _result(request, ending)
         try:
-            store_persistently(self._app, _result(request, ending), request.reply_to)
+            if not self._is_stored(result, request.reply_to):
+                store_persistently(self._app, result, request.reply_to)
         except EncodeError as error:
             # What was returned cannot be kept: that is how the task fails.
             return self.record(request, failure(error))
@@ -96,6 +101,21 @@ class Recorder(Generic[T]):
             return Ending(Outcome.UNSTORED, ending.state, error, None, str(error))
         return ending
 
+    def _is_stored(self, result: Result, reply_to: str | None) -> bool:
+        """Whether the pipeline, which is the quickest way, could store *result*."""
+        pipeline = self._opened()
+        try:
+            pipeline.store(result, reply_to=reply_to)
+            pipeline.settle()
+        except BackendUnavailable:
+            return False
+        return True
+
+    def _opened(self) -> Pipeline:
+        if self._pipeline is None:
+            self._pipeline = self._app.backend.pipeline()
+        return self._pipeline
+
     # -- several together ----------------------------------------------------------------------
 
     def begin(self, request: Request, ending: Ending, what: T) -> bool:
@@ -103,12 +123,10 @@ class Recorder(Generic[T]):
 
         *what* comes back from `settle`.
         """
-        if self._pipeline is None:
-            self._pipeline = self._app.backend.pipeline()
         if not self._begun:
             self._begun_at = clock.monotonic()
         try:
-            self._pipeline.store(_result(request, ending), reply_to=request.reply_to)
+            self._opened().store(_result(request, ending), reply_to=request.reply_to)
         except (EncodeError, BackendUnavailable):
             return False
         self._begun.append((request, ending, what))
@@ -127,9 +145,9 @@ class Recorder(Generic[T]):
     def settle(self) -> list[tuple[Request, Ending, T]]:
         """Wait until all that was begun is stored: each run, and how it ended in the end."""
         begun, self._begun = self._begun, []
-        if begun and self._pipeline is not None:
+        if begun:
             try:
-                self._pipeline.settle()
+                self._opened().settle()
             except BackendUnavailable:
                 return [(run, self.record(run, ending), what) for run, ending, what in begun]
         return begun

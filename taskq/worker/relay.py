@@ -28,6 +28,8 @@ class Relay:
         self.unconfirmed = False
         #: The route that was packed last, and what came of it: a task's subtasks often share one.
         self._packed: tuple[Route | None, bytes] = (None, b"")
+        #: What the main thread publishes now may go with the next frame, which follows at once.
+        self.gathers = False
 
     def publish(
         self,
@@ -46,9 +48,13 @@ class Relay:
             packed = pack_route(route)
             self._packed = (route, packed)
         self.unconfirmed = True
-        self._line.send(
-            [frames.PUBLISH, self.job, packed, message.raw, message.body, due, mandatory, ticket]
-        )
+        frame = [
+            *(frames.PUBLISH, self.job, packed, message.raw, message.body, due, mandatory, ticket)
+        ]
+        if self.gathers and ticket is None:
+            self._line.gather(frame)
+        else:
+            self._line.send(frame)
         if ticket is None:
             done(None)
         else:

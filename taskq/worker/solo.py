@@ -32,6 +32,8 @@ class _OwnLine:
     def send(self, frame: Frame) -> None:
         self._reports.on_frame(self._child, frame)
 
+    gather = send
+
     def ticket(self) -> int:
         self._tickets += 1
         return self._tickets

@@ -80,9 +80,12 @@ class Backend(Protocol):
     def forget(self, task_id: str) -> None:
         """Remove the result; nothing happens if there is none."""
 
-    def subscribe(self, task_id: str, on_ready: OnReady) -> Callable[[], None]:
+    def subscribe(
+        self, task_id: str, on_ready: OnReady, *, fresh: bool = False
+    ) -> Callable[[], None]:
         """Call *on_ready* once, when the result is in a ready state (at once if it is now).
 
+        With *fresh* the task was sent just now, so that to look first is hardly worth the while.
         Returns the function that ends the subscription (idempotent).
         """
 

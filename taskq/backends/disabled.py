@@ -23,7 +23,9 @@ class DisabledBackend(Backend):
     def forget(self, task_id: str) -> None:
         pass
 
-    def subscribe(self, task_id: str, on_ready: OnReady) -> Callable[[], None]:
+    def subscribe(
+        self, task_id: str, on_ready: OnReady, *, fresh: bool = False
+    ) -> Callable[[], None]:
         self._refuse(task_id)
 
     def close(self) -> None:

@@ -83,7 +83,9 @@ class MemoryBackend(Backend):
     def forget(self, task_id: str) -> None:
         self._store.remove(task_id)
 
-    def subscribe(self, task_id: str, on_ready: OnReady) -> Callable[[], None]:
+    def subscribe(
+        self, task_id: str, on_ready: OnReady, *, fresh: bool = False
+    ) -> Callable[[], None]:
         waiting = self._store.waiting
         waiting.begin(task_id, on_ready, self.fetch)
         return lambda: waiting.remove(task_id, on_ready)

@@ -123,9 +123,14 @@ class RedisBackend(Backend):
         with self._reporting("forget", task_id):
             self._redis.delete(self._prefix + task_id)
 
-    def subscribe(self, task_id: str, on_ready: OnReady) -> Callable[[], None]:
+    def subscribe(
+        self, task_id: str, on_ready: OnReady, *, fresh: bool = False
+    ) -> Callable[[], None]:
         waiting = self._waiting
-        waiting.begin(task_id, on_ready, self.fetch)
+        if fresh and self._listener is not None and self._listener.hears:
+            waiting.add(task_id, on_ready)  # the listener looks, when it has subscribed
+        else:
+            waiting.begin(task_id, on_ready, self.fetch)
         with self._lock:
             if self._listener is None:
                 self._listener = _Listener(
@@ -291,6 +296,11 @@ class _Listener:
         self._loop.call_later(_PATIENCE, lambda: self._attempt(self._ping))
         self._thread = threading.Thread(target=self._run, name="taskq-results", daemon=True)
         self._thread.start()
+
+    @property
+    def hears(self) -> bool:
+        """Whether it is connected, as far as it knows."""
+        return self._connection is not None
 
     def follow(self, task_id: str) -> None:
         """Subscribe to the channel of *task_id* if somebody waits for it now, else unsubscribe."""

@@ -113,7 +113,9 @@ class RpcBackend(Backend):
         with self._lock:
             self._newest.pop(task_id, None)
 
-    def subscribe(self, task_id: str, on_ready: OnReady) -> Callable[[], None]:
+    def subscribe(
+        self, task_id: str, on_ready: OnReady, *, fresh: bool = False
+    ) -> Callable[[], None]:
         waiting = self._waiting
         waiting.begin(task_id, on_ready, self.fetch)
         return lambda: waiting.remove(task_id, on_ready)

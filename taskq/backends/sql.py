@@ -118,7 +118,9 @@ class SqlBackend(Backend):
         delete = sa.delete(_TABLE).where(_COLUMNS.task_id == task_id)
         self._run("forget", task_id, lambda connection: connection.execute(delete))
 
-    def subscribe(self, task_id: str, on_ready: OnReady) -> Callable[[], None]:
+    def subscribe(
+        self, task_id: str, on_ready: OnReady, *, fresh: bool = False
+    ) -> Callable[[], None]:
         waiting = self._waiting
         waiting.begin(task_id, on_ready, self.fetch)
         if task_id in waiting:

@@ -106,7 +106,9 @@ class SqliteBackend(Backend):
         with self._reporting("forget", task_id), self._file.writing(self._timeout) as db:
             db.execute(_FORGET, (task_id,))
 
-    def subscribe(self, task_id: str, on_ready: OnReady) -> Callable[[], None]:
+    def subscribe(
+        self, task_id: str, on_ready: OnReady, *, fresh: bool = False
+    ) -> Callable[[], None]:
         waiting = self._waiting
         waiting.begin(task_id, on_ready, self.fetch)
         if task_id in waiting:

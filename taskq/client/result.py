@@ -6,6 +6,7 @@ Where results are kept is the backend's business, what they look like there is `
 import builtins
 import contextlib
 import itertools
+import math
 import weakref
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -21,6 +22,9 @@ from taskq.wire.result import Result, exception_from_wire
 
 R = TypeVar("R")
 
+#: So many seconds after it was sent nobody expects a result yet: as long as RabbitMQ and a worker
+#: take at their best.
+_FRESH = 0.001
 #: How a store that is away is asked again by who begins to wait.
 _AWAY = RetryPolicy(limit=None, backoff=0.05, longest=1.0, jitter=False)
 
@@ -36,6 +40,13 @@ class AsyncResult(Generic[R]):
         self.task = task
         self._app = app or default_app(f"the result of task {id}")
         self._final: Result | None = None
+        #: When it was sent (monotonic), if this process has sent it.
+        self._sent = -math.inf
+
+    def was_sent(self) -> "AsyncResult[R]":
+        """Note that its task has been sent just now."""
+        self._sent = clock.monotonic()
+        return self
 
     # -- waiting -------------------------------------------------------------------------------
 
@@ -208,9 +219,10 @@ class AsyncResult(Generic[R]):
     def _subscribe(
         self, on_ready: Callable[[Result], None], timeout: float | None
     ) -> Callable[[], None]:
+        fresh = clock.monotonic() - self._sent < _FRESH
         for pause in self._attempts(timeout):
             try:
-                return self._app.backend.subscribe(self.id, on_ready)
+                return self._app.backend.subscribe(self.id, on_ready, fresh=fresh)
             except BackendUnavailable:
                 clock.sleep(pause)
         return self._app.backend.subscribe(self.id, on_ready)

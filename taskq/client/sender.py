@@ -76,7 +76,7 @@ class Sender:
         """Send one call, and return when the broker has it."""
         call = self._prepare(name, args, kwargs, options, task)
         self._publish(call)
-        return call.result
+        return call.result.was_sent()
 
     async def asend(
         self,

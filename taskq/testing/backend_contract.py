@@ -100,9 +100,9 @@ class Ears:
         self._backend = backend
         self._heard: Queue[Result] = Queue()
 
-    def listen(self, task_id: str) -> Callable[[], None]:
+    def listen(self, task_id: str, *, fresh: bool = False) -> Callable[[], None]:
         """Subscribe to *task_id*; returns what ends it."""
-        return self._backend.subscribe(task_id, self._heard.put)
+        return self._backend.subscribe(task_id, self._heard.put, fresh=fresh)
 
     def hear(self) -> Result:
         """The next result; AssertionError if none comes."""
@@ -383,6 +383,18 @@ class BackendContract:
         ears.listen(result.task_id)
 
         assert ears.hear() == result
+
+    def test_who_asks_right_after_sending_hears_also_what_came_before(
+        self, backend: Backend, other: Backend
+    ) -> None:
+        ears = Ears(other)
+        for _ in range(3):  # the first of them finds the store unheard of in this process
+            result = a_success("at once")
+            backend.store(result)
+
+            ears.listen(result.task_id, fresh=True)
+
+            assert ears.hear() == result
 
     def test_who_stores_hears_as_well(self, backend: Backend) -> None:
         result = a_success("mine")

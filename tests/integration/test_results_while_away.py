@@ -71,9 +71,11 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
-    def subscribe(self, task_id: str, on_ready: OnReady) -> Callable[[], None]:
+    def subscribe(
+        self, task_id: str, on_ready: OnReady, *, fresh: bool = False
+    ) -> Callable[[], None]:
         try:
-            return self._backend.subscribe(task_id, on_ready)
+            return self._backend.subscribe(task_id, on_ready, fresh=fresh)
         finally:
             self.attempts += 1
 

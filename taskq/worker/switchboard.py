@@ -154,10 +154,14 @@ class Switchboard:
             self._outlet.publish, Message(raw, body), route, done, due=due, mandatory=mandatory
         )
         if not self._gathered:
-            self._loop.call_later(_GATHER, self._release)
+            self._loop.at_turn_end(self._release_later)
         self._gathered.append(publish)
         if ticket is not None:
             self._release()
+
+    def _release_later(self) -> None:
+        if self._gathered:  # the child has said nothing else in this turn
+            self._loop.call_later(_GATHER, self._release)
 
     def _release(self) -> None:
         """Give the outlet what was gathered."""

@@ -213,7 +213,7 @@ def test_a_table_that_holds_itself_is_refused():
         Decimal("1E+10"),
         datetime(1969, 12, 31, tzinfo=UTC),
         timedelta(1),
-        object(),
+        pytest.param(object(), id="object"),
         "\ud800",
         [{1, 2}],
         {"inner": 1j},

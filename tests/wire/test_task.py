@@ -168,7 +168,7 @@ def test_gzip_is_a_zlib_stream_under_celerys_name():
     "name",
     [
         *PROTOCOL_HEADERS,
-        *BROKER_HEADERS,
+        *sorted(BROKER_HEADERS),
         "compression",
         "taskq-v",
         "taskq-crashes",

@@ -60,7 +60,7 @@ class Tally(Protocol):
 @pytest.fixture
 def tally(record_property: Callable[[str, object], None]) -> Tally:
     """Keeps this test's account."""
-    return lambda account: record_property("account", account)
+    return lambda account: record_property("account", tuple(account))
 
 
 class Flood:

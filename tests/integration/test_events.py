@@ -161,6 +161,8 @@ def test_celerys_receiver_hears_of_revoked_and_terminated_tasks(
 
     running.revoke(terminate=True)
     app.AsyncResult("never").revoke()
+    # What is sent now might come before a command that nobody has obeyed yet.
+    wait_until(lambda: "never" in str(app.control.inspect().revoked()), "the revoke to be known")
     never = app.send_task("tasks.record", args=(1,), queue="q1", task_id="never")
 
     told = [monitor.wait_for("task-revoked", each.id) for each in (running, never)]

@@ -70,7 +70,7 @@ def test_a_child_that_holds_the_interpreter_lock_tells_it_too(steer: Steer, ledg
     assert 1 == worker.process.stop(signal.SIGQUIT)
 
 
-@pytest.mark.parametrize("threads", [1, 40])
+@pytest.mark.parametrize("threads", [1, 30])
 def test_all_threads_are_told_to_their_ends(steer: Steer, tmp_path: Path, threads: int) -> None:
     (tmp_path / "tasks.py").write_text(CODE)
     gate = tmp_path / "gate"

@@ -275,7 +275,8 @@ def _varying(raw: bytes, at: int, stop: int) -> tuple[str, str, str | None, str,
     after = stop + 3 + raw[stop + 2]
     if raw[0] & 2:  # a reply_to
         after += 1 + raw[after]
-    if end != stop or after != len(raw):
+    # Ids are ASCII here, or decoded in full: what is no text is no property.
+    if end != stop or after != len(raw) or not raw[stop + 2 :].isascii():
         raise ValueError
     return task_id, root_id, parent_id, argsrepr, raw[at:end].decode()
 

@@ -107,3 +107,12 @@ def test_no_more_beginnings_are_kept_than_bounded(monkeypatch: pytest.MonkeyPatc
         read(encode(TaskHeaders(task=f"t{number}", id="i"), (), {}))
 
     assert 0 < len(wire._known) <= 3
+
+
+def test_a_correlation_id_that_is_no_text_is_malformed_also_behind_a_known_beginning():
+    raw = encode(TaskHeaders(task="t.add", id="abc"), (), {}).raw
+    assert raw.endswith(b"\x03abc")
+
+    read_headers(Message(raw, b""))
+    with pytest.raises(MessageMalformed, match="a property is not UTF-8"):
+        read_headers(Message(raw[:-3] + b"\xa1\xa1\xa1", b""))
